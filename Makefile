@@ -1,0 +1,31 @@
+# Two commands for a newcomer: `make demo` labels pictures, `make test` checks everything. Both set up .venv first.
+.PHONY: demo test nightly setup format
+PY := .venv/bin/python
+
+setup: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(PY) || python3 -m venv .venv
+	if $(PY) -m pip install -q uv; then \
+	  UV_FIND_LINKS="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-}}" .venv/bin/uv pip install -q --python $(PY) -c constraints.txt -e '.[dev]'; \
+	else \
+	  $(PY) -m pip install -q -c constraints.txt -e '.[dev]'; \
+	fi
+	touch $@
+
+demo: setup
+	.venv/bin/python -m jobs.demo_photos --out demo-out
+
+test: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	$(PY) -m pytest -q -m "not nightly and not gpu"
+
+nightly: setup
+	$(PY) -m pytest -q -m "nightly"
+
+format: setup
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .

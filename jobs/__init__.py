@@ -1,0 +1,1 @@
+"""Command line, recipes and one entry point per verb."""

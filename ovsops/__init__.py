@@ -1,0 +1,1 @@
+"""Model operators: images, text, masks, backbones and segmenters. No cluster, no HTTP."""

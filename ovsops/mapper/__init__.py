@@ -1,0 +1,1 @@
+"""The learned map from text space to patch space."""

@@ -1,0 +1,1 @@
+"""Class maps, regions, RLE, polygons, boxes and refinement."""

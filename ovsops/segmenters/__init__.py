@@ -1,0 +1,1 @@
+"""Open-vocabulary segmenters: maths per method, weights only in build."""

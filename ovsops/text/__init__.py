@@ -1,0 +1,1 @@
+"""Vocabularies, templates, prompts and their embeddings."""

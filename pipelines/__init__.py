@@ -1,0 +1,1 @@
+"""Rows, shards, stages, Ray Data, writers and the commit ledger."""

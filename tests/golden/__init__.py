@@ -1,0 +1,1 @@
+"""Numbers of the published implementations, and the checks that reproduce them."""

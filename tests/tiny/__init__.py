@@ -1,0 +1,1 @@
+"""Tiny random checkpoints and drawn images."""
