@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 
 import pyarrow as pa
 
+from pipelines.schemas import REGION
+
 SOURCE_ROW = pa.schema(
     [
         pa.field("shard", pa.string(), nullable=False),
@@ -30,8 +32,67 @@ SOURCE_ROW = pa.schema(
         pa.field("closing", pa.string()),
     ]
 )
-"""What a reader yields. `shard` is `Shard.slug`; `image` the encoded bytes; `sidecar` the raw JSON text;
+"""What a reader yields. `shard` is `Shard.id`; `image` the encoded bytes; `sidecar` the raw JSON text;
 `notes` reason codes that do not fail the row (`N_...`); a row with `error_code` has no image."""
+
+
+DECODED_FIELDS = [
+    pa.field("width", pa.int32()),
+    pa.field("height", pa.int32()),
+    pa.field("exif_orientation", pa.int8()),
+    pa.field("num_frames", pa.int32()),
+]
+
+TIMING_FIELDS = [
+    pa.field("decode_seconds", pa.float32()),
+    pa.field("segment_seconds", pa.float32()),
+    pa.field("segment_started", pa.float64()),
+    pa.field("segment_ended", pa.float64()),
+]
+"""`segment_seconds` is the image's share of its batch; started and ended are Unix seconds of the batch."""
+
+_WITHOUT_IMAGE = [f for f in SOURCE_ROW if f.name != "image"]
+
+SEGMENTED_ROW = pa.schema(
+    [
+        *_WITHOUT_IMAGE,
+        *DECODED_FIELDS,
+        *TIMING_FIELDS,
+        pa.field("class_map", pa.binary()),
+        pa.field("score_map", pa.binary()),
+    ]
+)
+"""After the segmenter: the class map (uint16, lz4) and the winning scores (uint16 steps of 1/65535, lz4)."""
+
+ENCODED_ROW = pa.schema([*_WITHOUT_IMAGE, *DECODED_FIELDS, *TIMING_FIELDS, pa.field("regions", pa.list_(REGION))])
+"""What a part file holds: one row per image with its regions nested."""
+
+PART_ROW = pa.schema(
+    [
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("first", pa.int32(), nullable=False),
+        pa.field("end", pa.int32(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("num_bytes", pa.int64(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("closing", pa.string()),
+        pa.field("decode_seconds", pa.float64(), nullable=False),
+        pa.field("segment_seconds", pa.float64(), nullable=False),
+        pa.field("segment_started", pa.float64()),
+        pa.field("segment_ended", pa.float64()),
+    ]
+)
+"""One part file: rows `first` to `end` (half-open) of a shard. All that reaches the driver."""
+
+SKIP_PREFIX = "S_"
+"""Codes of rows that are left out on purpose (`S_SMALL`); every other code is a failure."""
+
+
+def status_of(error_code: str | None) -> str:
+    """labelled, skipped or failed."""
+    if not error_code:
+        return "labelled"
+    return "skipped" if error_code.startswith(SKIP_PREFIX) else "failed"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,220 @@
+"""The label job: images in, COCO masks in Parquet out, exactly once.
+
+    read -> segment (decodes ahead) -> encode -> write -> seal -> commit -> publish
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ovsops.images.decode import DecodeConfig
+from ovsops.masks.regions import RegionConfig
+from pipelines.coverage import ShardCoverage
+from pipelines.ledger import Commit, Ledger
+from pipelines.lock import OutputLock
+from pipelines.manifest import claim_output
+from pipelines.parts import SealedShard, seal_shard
+from pipelines.readers import ReaderConfig
+from pipelines.runner import Engine, Placement, Step
+from pipelines.shards import Shard
+from pipelines.stages.encode import EncodeStage, RegionClass
+from pipelines.stages.segment import BatchConfig, SegmenterFactory, SegmentStage
+from pipelines.stages.write import WriteStage
+from pipelines.storage import Storage, StorageOptions, open_storage
+from pipelines.summary import Limits, RunStats, summarise, write_summary
+
+logger = logging.getLogger(__name__)
+
+MAX_SEALING = 4
+"""Seal tasks that run beside the stream at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelJob:
+    """Everything a label run needs, resolved."""
+
+    output: str
+    shards: tuple[Shard, ...]
+    segmenter: SegmenterFactory
+    segmenter_name: str
+    """What the `segmenter` column says: method, mode and checkpoint."""
+    classes: tuple[RegionClass, ...]
+    manifest: Mapping[str, Any]
+    """Content of `run.json`; `manifest["recipe"]` decides whether an output may be continued."""
+    reader: ReaderConfig = field(default_factory=ReaderConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    regions: RegionConfig = field(default_factory=RegionConfig)
+    limits: Limits = field(default_factory=Limits)
+    storage: StorageOptions = field(default_factory=StorageOptions)
+    segment_on: Placement = field(default_factory=lambda: Placement(actors=1, num_cpus=1.0))
+    encode_on: Placement = field(default_factory=lambda: Placement(num_cpus=0.5))
+
+    def steps(self, run: str) -> list[Step]:
+        """The job as a list of stages and where they run."""
+        return [
+            Step(stages=(SegmentStage(self.segmenter, self.decode, self.batch),), placement=self.segment_on),
+            Step(
+                stages=(
+                    EncodeStage(self.classes, self.regions, self.segmenter_name),
+                    WriteStage(self.output, self.storage, run),
+                ),
+                placement=self.encode_on,
+            ),
+        ]
+
+
+class Observer(Protocol):
+    """Somebody who watches a run: a progress bar, a log line."""
+
+    def started(self, *, shards: int, done: int) -> None:
+        """Work begins: shards in the input, and how many were done before."""
+
+    def part(self, *, images: int) -> None:
+        """Images written."""
+
+    def committed(self, commit: Commit) -> None:
+        """A shard is done."""
+
+
+def run_label(job: LabelJob, engine: Engine, *, run: str, observer: Observer | None = None) -> dict[str, Any]:
+    """Label what is not yet labelled; the summary, which is also written to OUT.
+
+    Raises OutputError if the output is locked or was made with another recipe. Whatever ends the run, a summary
+    is written once the lock is held.
+    """
+    storage = open_storage(job.output, job.storage)
+    with OutputLock(storage) as lock:
+        claim_output(storage, job.manifest)
+        driver = _Driver(job, engine, storage, run, lock, observer)
+        return driver.run()
+
+
+class _Driver:
+    """One start of the job: streams part summaries, seals, commits and publishes."""
+
+    def __init__(
+        self, job: LabelJob, engine: Engine, storage: Storage, run: str, lock: OutputLock, observer: Observer | None
+    ) -> None:
+        self.job, self.engine, self.storage, self.name = job, engine, storage, run
+        self.lock, self.observer = lock, observer
+        self.ledger = Ledger(storage)
+        self.stats = RunStats(started=time.time(), actors=max(1, job.segment_on.actors))
+        self.by_id: dict[str, Shard] = {}
+        self.settled: set[str] = set()
+        self.coverage: dict[str, ShardCoverage] = {}
+        self.sealing: dict[str, Callable[[], SealedShard | None]] = {}
+
+    def run(self) -> dict[str, Any]:
+        state, error = "interrupted", ""
+        try:
+            self._label_pending()
+            state = "done"
+        except KeyboardInterrupt:
+            raise
+        except BaseException as problem:
+            state, error = "error", f"{type(problem).__name__}: {problem}"[:4000]
+            raise
+        finally:
+            self.stats.seconds = time.time() - self.stats.started
+            commits = self.ledger.read_all()
+            pending = len(self.by_id.keys() - {c.shard for c in commits})
+            summary = summarise(
+                commits, self.stats, pending=pending, limits=self.job.limits, state=state, error=error
+            )
+            write_summary(self.storage, summary)
+        return summary
+
+    def _label_pending(self) -> None:
+        recovery = self.ledger.recover()
+        self.stats.rolled_forward, self.stats.swept = len(recovery.published), len(recovery.swept)
+        pending = self.ledger.pending(self.job.shards)
+        done = len(self.job.shards) - len(pending)
+        logger.info("%d shards, %d done before, %d to label", len(self.job.shards), done, len(pending))
+        if self.observer:
+            self.observer.started(shards=len(self.job.shards), done=done)
+        if not pending:
+            return
+        self.by_id = {shard.id: shard for shard in pending}
+        for part in self._parts(pending):
+            self._take(part)
+            self._collect(wait=len(self.sealing) >= MAX_SEALING)
+        while self.sealing:
+            self._collect(wait=True)
+        missing = [self.by_id[s].name for s in self.by_id if s not in self.settled]
+        if missing:
+            raise AssertionError(f"the stream ended, but these shards are not covered: {missing[:10]}")
+
+    def _parts(self, pending: Sequence[Shard]) -> Iterator[Mapping[str, Any]]:
+        for table in self.engine.part_summaries(pending, self.job.reader, self.job.steps(self.name)):
+            yield from table.to_pylist()
+
+    def _take(self, part: Mapping[str, Any]) -> None:
+        """Note a part; start sealing its shard if that is now covered."""
+        shard = part["shard"]
+        if shard in self.settled or shard in self.sealing:
+            return
+        self._note_timing(part)
+        coverage = self.coverage.setdefault(shard, ShardCoverage())
+        coverage.add(part)
+        tiling = coverage.tiling()
+        if tiling is None or coverage.closing is None:
+            return
+        if coverage.closing.failed_code:
+            self._shard_failed(shard, f"{coverage.closing.failed_code}: {coverage.closing.failed}")
+            return
+        self.sealing[shard] = self.engine.submit(
+            seal_shard,
+            self.storage,
+            shard=shard,
+            name=self.by_id[shard].name,
+            parts=[(p["path"], p["sha256"]) for p in tiling],
+            unique=self.name,
+        )
+
+    def _note_timing(self, part: Mapping[str, Any]) -> None:
+        images = part["end"] - part["first"] - bool(part["closing"])
+        self.stats.images += images
+        self.stats.model_busy_s += part["segment_seconds"]
+        if part["segment_started"] is not None:
+            self.stats.model_first = min(self.stats.model_first or part["segment_started"], part["segment_started"])
+            self.stats.model_last = max(self.stats.model_last or 0.0, part["segment_ended"])
+        if self.observer:
+            self.observer.part(images=images)
+
+    def _shard_failed(self, shard: str, message: str) -> None:
+        self.stats.failed_shards[self.by_id[shard].name] = message
+        self.settled.add(shard)
+        del self.coverage[shard]
+        logger.error("shard %s failed: %s", self.by_id[shard].name, message)
+
+    def _collect(self, *, wait: bool) -> None:
+        """Commit and publish what is sealed; `wait` for at least one."""
+        while True:
+            sealed = {shard: result for shard, poll in self.sealing.items() if (result := poll()) is not None}
+            for shard, result in sealed.items():
+                del self.sealing[shard]
+                self._commit(result)
+            if sealed or not wait or not self.sealing:
+                return
+            time.sleep(0.01)
+
+    def _commit(self, sealed: SealedShard) -> None:
+        self.lock.check()
+        seconds = self.coverage.pop(sealed.shard).seconds
+        self.settled.add(sealed.shard)
+        recipe_hash = str(self.job.manifest.get("recipe_hash", ""))
+        commit = Commit.of(
+            sealed, self.by_id[sealed.shard], run=self.name, recipe_hash=recipe_hash, seconds=seconds
+        )
+        if not self.ledger.commit(commit):
+            self.stats.lost_commits += 1
+            logger.warning("shard %s: another run committed it first; its labels stand", commit.name)
+            return
+        self.ledger.publish(commit)
+        self.stats.shards += 1
+        logger.info("shard %s: %d labelled, %d skipped, %d failed", commit.name, commit.labelled, commit.skipped, commit.failed)
+        if self.observer:
+            self.observer.committed(commit)

@@ -1,0 +1,198 @@
+"""The ledger: which shards are done, decided by one file each, created once.
+
+    OUT/_parts/<shard>/...        parts and sealed tables: invisible, swept unless committed
+    OUT/commits/<shard>.json      created if absent: the first writer wins
+    OUT/images|instances/<shard>.parquet
+
+`<shard>` is `Shard.id`: path, size and content tag. A retry of failed rows commits `<shard>.retry-<n>.json`; the
+highest number is the shard's state. A run killed between commit and publish is rolled forward by the next one.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines.parts import SealedShard, SealedTable, parts_folder
+from pipelines.rows import Closing
+from pipelines.shards import Shard
+from pipelines.storage import Storage
+
+_COMMIT = re.compile(r"^commits/(?P<shard>[^/]+?)(?:\.retry-(?P<retry>\d+))?\.json$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commit:
+    """The record that makes a shard done."""
+
+    shard: str
+    name: str
+    url: str
+    size: int
+    tag: str
+    run: str
+    recipe_hash: str
+    retry: int
+    read: int
+    labelled: int
+    skipped: int
+    failed: int
+    codes: Mapping[str, int]
+    notes: Mapping[str, int]
+    instances: int
+    instances_per_class: Mapping[str, int]
+    complete: bool
+    damage_code: str
+    damage: str
+    ignored: Mapping[str, int]
+    sha256: str
+    tables: Mapping[str, Mapping[str, Any]]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        sealed: SealedShard,
+        shard: Shard,
+        *,
+        run: str,
+        recipe_hash: str,
+        retry: int = 0,
+        seconds: Mapping[str, float],
+    ) -> "Commit":
+        """The record of a sealed shard."""
+        closing: Closing = sealed.closing
+        return cls(
+            shard=sealed.shard,
+            name=shard.name,
+            url=shard.url,
+            size=shard.size,
+            tag=shard.tag,
+            run=run,
+            recipe_hash=recipe_hash,
+            retry=retry,
+            read=closing.num_rows,
+            labelled=sealed.labelled,
+            skipped=sealed.skipped,
+            failed=sealed.failed,
+            codes=sealed.codes,
+            notes=sealed.notes,
+            instances=sealed.instances.num_rows,
+            instances_per_class=sealed.instances_per_class,
+            complete=closing.complete,
+            damage_code=closing.damage_code,
+            damage=closing.damage,
+            ignored=dict(closing.ignored),
+            sha256=closing.sha256,
+            tables={"images": vars(sealed.images), "instances": vars(sealed.instances)},
+            seconds=dict(seconds),
+        )
+
+    @property
+    def path(self) -> str:
+        """Where the record lies."""
+        return f"commits/{self.shard}{f'.retry-{self.retry}' if self.retry else ''}.json"
+
+    def to_bytes(self) -> bytes:
+        """JSON, keys sorted."""
+        return (json.dumps(vars(self), indent=1, sort_keys=True, default=dict) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Commit":
+        """Inverse of `to_bytes`."""
+        return cls(**json.loads(data))
+
+    def check_invariant(self) -> None:
+        """Members read = labelled + skipped + failed, or an internal error."""
+        total = self.labelled + self.skipped + self.failed
+        if total != self.read or self.tables["images"]["num_rows"] != self.read:
+            raise AssertionError(
+                f"shard {self.name}: {self.read} images read, but {self.labelled} labelled + {self.skipped} skipped"
+                f" + {self.failed} failed = {total}, {self.tables['images']['num_rows']} rows written"
+            )
+
+
+class Ledger:
+    """Commits of one output folder."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    def committed(self) -> dict[str, int]:
+        """Retry number by shard id: one listing, no record is opened."""
+        latest: dict[str, int] = {}
+        for info in self.storage.list("commits"):
+            if match := _COMMIT.match(info.path):
+                shard, retry = match["shard"], int(match["retry"] or 0)
+                latest[shard] = max(latest.get(shard, 0), retry)
+        return latest
+
+    def read(self, shard: str, retry: int) -> Commit:
+        """One record."""
+        suffix = f".retry-{retry}" if retry else ""
+        return Commit.from_bytes(self.storage.read(f"commits/{shard}{suffix}.json"))
+
+    def read_all(self) -> list[Commit]:
+        """The current record of every shard, sorted by name."""
+        with ThreadPoolExecutor(16) as pool:
+            commits = list(pool.map(lambda item: self.read(*item), self.committed().items()))
+        return sorted(commits, key=lambda c: (c.name, c.shard))
+
+    def pending(self, shards: Iterable[Shard]) -> list[Shard]:
+        """Shards that are not done, in order. A touched but equal shard is done; a replaced one is not."""
+        committed = self.committed()
+        by_slug: dict[str, list[str]] = {}
+        for shard_id in committed:
+            by_slug.setdefault(shard_id.rsplit("-", 1)[0], []).append(shard_id)
+        return [
+            s for s in shards if s.id not in committed and not self._same_bytes(s, by_slug.get(s.slug, []), committed)
+        ]
+
+    def _same_bytes(self, shard: Shard, others: Iterable[str], committed: Mapping[str, int]) -> bool:
+        """Whether an earlier version of the shard's path had the very bytes it has now."""
+        for other in others:
+            commit = self.read(other, committed[other])
+            if commit.size == shard.size and commit.sha256 and commit.sha256 == shard.content_sha256():
+                return True
+        return False
+
+    def commit(self, commit: Commit) -> bool:
+        """Make a sealed shard done. False: somebody else was first, and nothing was touched."""
+        commit.check_invariant()
+        return self.storage.create(commit.path, commit.to_bytes())
+
+    def publish(self, commit: Commit) -> None:
+        """Put the committed tables under their final names and drop the parts. Safe to repeat."""
+        for table in commit.tables.values():
+            sealed = SealedTable(**table)
+            if self.storage.exists(sealed.sealed):
+                self.storage.move(sealed.sealed, sealed.published)
+        self._drop_parts(commit.shard)
+
+    def recover(self) -> "Recovery":
+        """Roll committed shards forward and sweep what nobody committed. Only with the output's lock held."""
+        committed = self.committed()
+        waiting = sorted({info.path.split("/")[1] for info in self.storage.list("_parts")})
+        published = [shard for shard in waiting if shard in committed]
+        for shard in published:
+            self.publish(self.read(shard, committed[shard]))
+        swept = [shard for shard in waiting if shard not in committed]
+        for shard in swept:
+            self._drop_parts(shard)
+        return Recovery(published=tuple(published), swept=tuple(swept))
+
+    def _drop_parts(self, shard: str) -> None:
+        for info in self.storage.list(parts_folder(shard)):
+            self.storage.delete(info.path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recovery:
+    """What a start found from a run that did not end."""
+
+    published: tuple[str, ...]
+    """Shards that were committed but not yet published."""
+    swept: tuple[str, ...]
+    """Shards whose parts were removed, because nobody committed them."""

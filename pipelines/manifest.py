@@ -1,0 +1,59 @@
+"""`run.json`: what a run was made with, and whether it may go on in an output that exists."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ovsops.errors import OutputError
+from pipelines.schemas import SCHEMA_VERSION
+from pipelines.storage import Storage
+
+MANIFEST = "run.json"
+
+
+def read_manifest(storage: Storage) -> dict[str, Any]:
+    """The manifest of an output, or OutputError if the folder holds no run."""
+    try:
+        return json.loads(storage.read(MANIFEST))
+    except FileNotFoundError:
+        raise OutputError(f"{storage.url} holds no {MANIFEST}: no run of ovsops wrote there; check the path") from None
+
+
+def claim_output(storage: Storage, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the manifest, or check that the one that is there asks for the same labels.
+
+    `manifest["recipe"]` holds every field that can change a label; the rest (versions, devices) may differ.
+    """
+    data = (json.dumps(manifest, indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode()
+    if storage.create(MANIFEST, data):
+        return dict(manifest)
+    earlier = read_manifest(storage)
+    if earlier["schema_version"] != SCHEMA_VERSION:
+        raise OutputError(
+            f"{storage.url} was written with schema {earlier['schema_version']}, this version writes {SCHEMA_VERSION}:"
+            " choose another output"
+        )
+    changes = list(differences(earlier["recipe"], manifest["recipe"]))
+    if changes:
+        raise OutputError(
+            f"{storage.url} was made with another recipe; these fields differ: {'; '.join(changes[:20])}."
+            " Choose another output, or set the fields back"
+        )
+    return earlier
+
+
+def differences(earlier: Any, now: Any, path: str = "") -> Iterator[str]:
+    """`path: earlier -> now` for every leaf that differs."""
+    if isinstance(earlier, Mapping) and isinstance(now, Mapping):
+        for key in sorted({*earlier, *now}):
+            yield from differences(earlier.get(key), now.get(key), f"{path}.{key}" if path else str(key))
+    elif isinstance(earlier, list) and isinstance(now, list) and len(earlier) == len(now):
+        for place, (a, b) in enumerate(zip(earlier, now, strict=True)):
+            yield from differences(a, b, f"{path}[{place}]")
+    elif earlier != now:
+        yield f"{path}: {_short(earlier)} -> {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,201 @@
+"""Stages to Ray Data operators. This file and `sources` are the only ones that know Ray.
+
+Ray decides where a block runs and how often; what is done is decided by the ledger (`pipelines.ledger`).
+"""
+
+import contextlib
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext
+
+from pipelines.readers import ReaderConfig, read_shard
+from pipelines.shards import Shard
+from pipelines.sources import shard_dataset
+from pipelines.stage import Stage
+from pipelines.storage import StorageOptions
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where a step runs."""
+
+    actors: int = 0
+    """Workers that stay and keep their model; 0 runs the step as short tasks."""
+    num_cpus: float = 0.25
+    num_gpus: float = 0.0
+    """May be a fraction: 0.5 puts two actors on one GPU."""
+    memory_gib: float = 0.0
+    """Heap that Ray sets aside for each worker; 0 leaves it out of the scheduling."""
+
+    def resources(self) -> dict[str, float]:
+        """Keyword arguments of Ray."""
+        asked = {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus}
+        return asked | ({"memory": self.memory_gib * 2**30} if self.memory_gib else {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """Stages that run one after another in the same worker."""
+
+    stages: tuple[Stage, ...]
+    placement: Placement
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayConfig:
+    """The cluster a job runs on."""
+
+    address: str = "local"
+    """`local` starts a private Ray for this job; `auto` joins the cluster of this machine; or an address."""
+    num_cpus: int | None = None
+    """CPUs of a private Ray; all of the machine's by default."""
+    object_store_mib: int = 512
+    """Shared memory of a private Ray for blocks between steps."""
+    block_mib: int = 32
+    """Rows travel in blocks of about this many bytes."""
+    read_cpus: float = 0.45
+    """CPU share of one read task; never 0, which starts dozens of them at once."""
+
+
+class Engine(Protocol):
+    """Runs steps over shards, and small jobs beside them."""
+
+    def part_summaries(self, shards: Sequence[Shard], reader: ReaderConfig, steps: Sequence[Step]) -> Iterator[pa.Table]:
+        """Tables of `PART_ROW` as they come."""
+
+    def submit(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[[], Any | None]:
+        """Start a small job; the returned poll gives None until it is done, then the result."""
+
+
+class RayEngine:
+    """Ray Data: streaming, backpressured, on one machine or many. A context manager."""
+
+    def __init__(self, config: RayConfig, options: StorageOptions) -> None:
+        self.config, self.options = config, options
+        self._cleanup = contextlib.ExitStack()
+
+    def __enter__(self) -> "RayEngine":
+        if not ray.is_initialized():
+            ray.init(**self._init_args())
+            self._cleanup.callback(ray.shutdown)
+        context = DataContext.get_current()
+        context.target_max_block_size = self.config.block_mib * 2**20
+        context.enable_progress_bars = False
+        context.max_errored_blocks = 0
+        context.execution_options.preserve_order = False
+        context.execution_no_progress_timeout_s = -1  # a night may wait for capacity
+        context.print_on_execution_start = False
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._cleanup.close()
+
+    def _init_args(self) -> dict[str, Any]:
+        common: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
+        if self.config.address != "local":
+            return common | {"address": self.config.address}
+        folder = self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="ovs", ignore_cleanup_errors=True))
+        return common | {
+            "address": "local",
+            "num_cpus": self.config.num_cpus,
+            "object_store_memory": self.config.object_store_mib * 2**20,
+            "include_dashboard": False,
+            "_temp_dir": folder,
+        }
+
+    def part_summaries(self, shards: Sequence[Shard], reader: ReaderConfig, steps: Sequence[Step]) -> Iterator[pa.Table]:
+        """Tables of `PART_ROW` as parts are written, in any order."""
+        dataset = shard_dataset(shards, reader, self.options, num_cpus=self.config.read_cpus)
+        for step in steps:
+            dataset = _map(dataset, step)
+        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+
+    def submit(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[[], Any | None]:
+        """Run as a Ray task; retried when its worker dies."""
+        task = ray.remote(function).options(num_cpus=0.1, max_retries=4, name=function.__name__)
+        reference = task.remote(*args, **kwargs)
+
+        def poll() -> Any | None:
+            ready, _ = ray.wait([reference], timeout=0)
+            return ray.get(ready[0]) if ready else None
+
+        return poll
+
+
+def _map(dataset: Any, step: Step) -> Any:
+    placement = step.placement
+    arguments: dict[str, Any] = {
+        "batch_size": None,
+        "batch_format": "pyarrow",
+        "zero_copy_batch": True,
+        **placement.resources(),
+    }
+    if not placement.actors:
+        return dataset.map_batches(run_once, fn_args=(step.stages,), **arguments)
+    pool = ActorPoolStrategy(size=placement.actors)
+    return dataset.map_batches(StageWorker, fn_constructor_args=(step.stages,), compute=pool, **arguments)
+
+
+class StageWorker:
+    """The stages of one step, set up once, in one actor."""
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self.stages = stages
+        for stage in stages:
+            stage.setup()
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """Send a block through the stages."""
+        return chain(self.stages, batch)
+
+
+def run_once(batch: pa.Table, stages: Sequence[Stage]) -> Iterator[pa.Table]:
+    """The stages of a step as one task: their setup is cheap."""
+    return StageWorker(stages)(batch)
+
+
+def chain(stages: Sequence[Stage], batch: pa.Table) -> Iterator[pa.Table]:
+    """Tables that come out of the last stage."""
+    if not stages:
+        yield batch
+        return
+    for table in stages[0].process(batch):
+        yield from chain(stages[1:], table)
+
+
+class InlineEngine:
+    """The same steps in this process, one shard after another: the reference that Ray is tested against."""
+
+    def __init__(self, options: StorageOptions) -> None:
+        self.options = options
+
+    def __enter__(self) -> "InlineEngine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to close: workers end with the process."""
+
+    def part_summaries(self, shards: Sequence[Shard], reader: ReaderConfig, steps: Sequence[Step]) -> Iterator[pa.Table]:
+        """Tables of `PART_ROW`, shard by shard."""
+        stages = [stage for step in steps for stage in step.stages]
+        for stage in stages:
+            stage.setup()
+        for shard in shards:
+            for table in read_shard(shard, reader, self.options):
+                yield from chain(stages, table)
+
+    def submit(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[[], Any | None]:
+        """Run it now."""
+        result = function(*args, **kwargs)
+        return lambda: result

@@ -1,0 +1,115 @@
+"""What a run did: counted from the ledger, written as `summary.json` whatever happened."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines.ledger import Commit
+from pipelines.storage import Storage
+
+SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much may fail before a finished run counts as one that needs a look (exit 3)."""
+
+    max_failed_share: float = 0.01
+    """Share of the images read that may have failed."""
+    max_damaged_shards: int = 0
+    """Archives that were cut short or damaged: what they lost cannot be counted."""
+    max_failed_shards: int = 0
+    """Shards that could not be read at all; the next run tries them again."""
+
+
+@dataclass(kw_only=True)
+class RunStats:
+    """What this start did, beside what the ledger says in all."""
+
+    started: float = 0.0
+    seconds: float = 0.0
+    images: int = 0
+    shards: int = 0
+    lost_commits: int = 0
+    """Shards that another run committed first."""
+    rolled_forward: int = 0
+    swept: int = 0
+    model_busy_s: float = 0.0
+    """Seconds in the model, added over actors."""
+    model_first: float | None = None
+    model_last: float | None = None
+    actors: int = 1
+    failed_shards: dict[str, str] = field(default_factory=dict)
+    """Code and message of shards that could not be read, by name."""
+
+    @property
+    def model_busy_share(self) -> float | None:
+        """Model seconds over the span from its first to its last batch, per actor."""
+        if self.model_first is None or self.model_last is None or self.model_last <= self.model_first:
+            return None
+        return self.model_busy_s / (self.actors * (self.model_last - self.model_first))
+
+
+def summarise(
+    commits: Sequence[Commit], stats: RunStats, *, pending: int, limits: Limits, state: str, error: str = ""
+) -> dict[str, Any]:
+    """Totals of the whole output and of this start; `exit_code` and why."""
+    totals = {name: sum(getattr(c, name) for c in commits) for name in ("read", "labelled", "skipped", "failed", "instances")}
+    codes: Counter[str] = Counter()
+    notes: Counter[str] = Counter()
+    ignored: Counter[str] = Counter()
+    per_class: Counter[str] = Counter()
+    for commit in commits:
+        codes.update(commit.codes)
+        notes.update(commit.notes)
+        ignored.update(commit.ignored)
+        per_class.update(commit.instances_per_class)
+    damaged = {c.name: f"{c.damage_code}: {c.damage}" for c in commits if not c.complete}
+    over = over_limits(totals, damaged, stats.failed_shards, limits)
+    return {
+        "state": state,
+        "error": error,
+        "over_limits": over,
+        "shards": {"committed": len(commits), "pending": pending, "failed": stats.failed_shards, "damaged": damaged},
+        "images": totals | {"invariant_holds": totals["read"] == totals["labelled"] + totals["skipped"] + totals["failed"]},
+        "failures_by_code": dict(sorted(codes.items())),
+        "notes": dict(sorted(notes.items())),
+        "ignored_members": dict(sorted(ignored.items())),
+        "instances_per_class": dict(sorted(per_class.items(), key=lambda item: int(item[0]))),
+        "this_run": {
+            "started_unix": stats.started,
+            "seconds": round(stats.seconds, 3),
+            "shards": stats.shards,
+            "images": stats.images,
+            "images_per_second": round(stats.images / stats.seconds, 3) if stats.seconds else None,
+            "model_busy_share": stats.model_busy_share,
+            "commits_lost_to_another_run": stats.lost_commits,
+            "shards_rolled_forward": stats.rolled_forward,
+            "shards_swept": stats.swept,
+        },
+    }
+
+
+def over_limits(
+    totals: Mapping[str, int], damaged: Mapping[str, str], failed_shards: Mapping[str, str], limits: Limits
+) -> list[str]:
+    """One sentence per limit that was passed."""
+    over = []
+    share = totals["failed"] / totals["read"] if totals["read"] else 0.0
+    if share > limits.max_failed_share:
+        over.append(
+            f"{totals['failed']} of {totals['read']} images failed ({share:.2%}; limits.max_failed_share is"
+            f" {limits.max_failed_share:.2%})"
+        )
+    if len(damaged) > limits.max_damaged_shards:
+        over.append(f"{len(damaged)} damaged shards (limits.max_damaged_shards is {limits.max_damaged_shards})")
+    if len(failed_shards) > limits.max_failed_shards:
+        over.append(f"{len(failed_shards)} unreadable shards (limits.max_failed_shards is {limits.max_failed_shards})")
+    return over
+
+
+def write_summary(storage: Storage, summary: Mapping[str, Any]) -> None:
+    """Put `summary.json`."""
+    storage.put(SUMMARY, (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())
