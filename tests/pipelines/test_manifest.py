@@ -1,0 +1,38 @@
+"""An output continues only with the recipe that began it."""
+
+from pathlib import Path
+
+import pytest
+
+from ovsops.errors import OutputError
+from pipelines.manifest import claim_output, differences, read_manifest
+from pipelines.schemas import SCHEMA_VERSION
+from pipelines.storage import StorageOptions, open_storage
+
+
+def manifest(threshold: float, ray: str = "2.60") -> dict:
+    recipe = {"segmenter": {"threshold": threshold, "dilations": [1, 2]}, "languages": ["en"]}
+    return {"schema_version": SCHEMA_VERSION, "recipe": recipe, "versions": {"ray": ray}}
+
+
+def test_the_same_recipe_goes_on_whatever_the_versions(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path), StorageOptions())
+    claim_output(storage, manifest(0.5))
+    assert claim_output(storage, manifest(0.5, ray="2.61"))["versions"] == {"ray": "2.60"}
+
+
+def test_a_changed_field_is_named_with_both_values(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path), StorageOptions())
+    claim_output(storage, manifest(0.5))
+    with pytest.raises(OutputError, match=r"segmenter\.threshold: 0\.5 -> 0\.6"):
+        claim_output(storage, manifest(0.6))
+
+
+def test_a_folder_without_a_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"holds no run\.json"):
+        read_manifest(open_storage(str(tmp_path), StorageOptions()))
+
+
+def test_differences_reach_into_lists_and_missing_keys() -> None:
+    assert list(differences({"a": [1, 2], "b": 1}, {"a": [1, 3]})) == ["a[1]: 2 -> 3", "b: 1 -> null"]
+    assert list(differences({"a": [1]}, {"a": [1, 2]})) == ["a: [1] -> [1, 2]"]
