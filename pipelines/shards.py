@@ -58,6 +58,12 @@ class Shard:
     ignored: tuple[tuple[str, int], ...] = ()
     """Files of the folder that belong to no sample, counted by reason; on its first shard only."""
 
+    @property
+    def id(self) -> str:
+        """Path, size and content tag in one safe name: what commits and output files are called after."""
+        version = hashlib.blake2b(f"{self.size}:{self.tag}".encode(), digest_size=4).hexdigest()
+        return f"{self.slug}-{version}"
+
 
 def expand_inputs(patterns: Sequence[str], options: StorageOptions | None = None) -> list[Shard]:
     """The shards that `patterns` name, sorted by name.
