@@ -26,8 +26,8 @@ class ShardCoverage:
     def tiling(self) -> list[Mapping[str, Any]] | None:
         """Parts that cover rows 0..n (the closing row is n) once, or None while some are missing.
 
-        Attempts of a retried task may have cut their parts at other rows; the search goes over starts, so it is
-        linear in the number of parts.
+        Attempts of a retried task may have cut their parts at other rows; the search goes over starts, so it
+        is linear in the number of parts.
         """
         if self.closing is None:
             return None
@@ -38,8 +38,8 @@ class ShardCoverage:
         arrived_by: dict[int, Mapping[str, Any] | None] = {0: None}
         for row in sorted(starting):
             if row in arrived_by:
-                for part in starting[row]:
-                    arrived_by.setdefault(part["end"], part)
+                for candidate in starting[row]:
+                    arrived_by.setdefault(candidate["end"], candidate)
         if end not in arrived_by:
             return None
         chosen: list[Mapping[str, Any]] = []

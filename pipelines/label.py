@@ -1,6 +1,6 @@
 """The label job: images in, COCO masks in Parquet out, exactly once.
 
-    read -> segment (decodes ahead) -> encode -> write -> seal -> commit -> publish
+read -> segment (decodes ahead) -> encode -> write -> seal -> commit -> publish
 """
 
 import logging
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from ovsops.images.decode import DecodeConfig
 from ovsops.masks.regions import RegionConfig
+
 from pipelines.coverage import ShardCoverage
 from pipelines.ledger import Commit, Ledger
 from pipelines.lock import OutputLock
@@ -82,8 +83,8 @@ class Observer(Protocol):
 def run_label(job: LabelJob, engine: Engine, *, run: str, observer: Observer | None = None) -> dict[str, Any]:
     """Label what is not yet labelled; the summary, which is also written to OUT.
 
-    Raises OutputError if the output is locked or was made with another recipe. Whatever ends the run, a summary
-    is written once the lock is held.
+    Raises OutputError if the output is locked or was made with another recipe. Whatever ends the run, a
+    summary is written once the lock is held.
     """
     storage = open_storage(job.output, job.storage)
     with OutputLock(storage) as lock:
@@ -96,7 +97,13 @@ class _Driver:
     """One start of the job: streams part summaries, seals, commits and publishes."""
 
     def __init__(
-        self, job: LabelJob, engine: Engine, storage: Storage, run: str, lock: OutputLock, observer: Observer | None
+        self,
+        job: LabelJob,
+        engine: Engine,
+        storage: Storage,
+        run: str,
+        lock: OutputLock,
+        observer: Observer | None,
     ) -> None:
         self.job, self.engine, self.storage, self.name = job, engine, storage, run
         self.lock, self.observer = lock, observer
@@ -130,7 +137,8 @@ class _Driver:
     def _label_pending(self) -> None:
         recovery = self.ledger.recover()
         self.stats.rolled_forward, self.stats.swept = len(recovery.published), len(recovery.swept)
-        pending = self.ledger.pending(self.job.shards)
+        self.pending = self.ledger.pending(self.job.shards, self.job.storage)
+        pending = self.pending.shards
         done = len(self.job.shards) - len(pending)
         logger.info("%d shards, %d done before, %d to label", len(self.job.shards), done, len(pending))
         if self.observer:
@@ -179,7 +187,9 @@ class _Driver:
         self.stats.images += images
         self.stats.model_busy_s += part["segment_seconds"]
         if part["segment_started"] is not None:
-            self.stats.model_first = min(self.stats.model_first or part["segment_started"], part["segment_started"])
+            self.stats.model_first = min(
+                self.stats.model_first or part["segment_started"], part["segment_started"]
+            )
             self.stats.model_last = max(self.stats.model_last or 0.0, part["segment_ended"])
         if self.observer:
             self.observer.part(images=images)
@@ -207,7 +217,12 @@ class _Driver:
         self.settled.add(sealed.shard)
         recipe_hash = str(self.job.manifest.get("recipe_hash", ""))
         commit = Commit.of(
-            sealed, self.by_id[sealed.shard], run=self.name, recipe_hash=recipe_hash, seconds=seconds
+            sealed,
+            self.by_id[sealed.shard],
+            run=self.name,
+            recipe_hash=recipe_hash,
+            replaces=self.pending.replaces[sealed.shard],
+            seconds=seconds,
         )
         if not self.ledger.commit(commit):
             self.stats.lost_commits += 1
@@ -215,6 +230,12 @@ class _Driver:
             return
         self.ledger.publish(commit)
         self.stats.shards += 1
-        logger.info("shard %s: %d labelled, %d skipped, %d failed", commit.name, commit.labelled, commit.skipped, commit.failed)
+        logger.info(
+            "shard %s: %d labelled, %d skipped, %d failed",
+            commit.name,
+            commit.labelled,
+            commit.skipped,
+            commit.failed,
+        )
         if self.observer:
             self.observer.committed(commit)

@@ -4,13 +4,16 @@
     OUT/commits/<shard>.json      created if absent: the first writer wins
     OUT/images|instances/<shard>.parquet
 
-`<shard>` is `Shard.id`: path, size and content tag. A retry of failed rows commits `<shard>.retry-<n>.json`; the
-highest number is the shard's state. A run killed between commit and publish is rolled forward by the next one.
+`<shard>` is `Shard.id`: path, size and content tag. A retry of failed rows commits `<shard>.retry-<n>.json`;
+the highest number is the shard's state. A run killed between commit and publish is rolled forward by the next
+one. A shard whose bytes were replaced is a new one: publishing it moves what was written of the old bytes,
+record and tables, to `OUT/_superseded/`, so that the visible tables never hold two versions of a shard.
 """
 
+import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +21,7 @@ from typing import Any
 from pipelines.parts import SealedShard, SealedTable, parts_folder
 from pipelines.rows import Closing
 from pipelines.shards import Shard
-from pipelines.storage import Storage
+from pipelines.storage import Storage, StorageOptions, open_storage, split_url
 
 _COMMIT = re.compile(r"^commits/(?P<shard>[^/]+?)(?:\.retry-(?P<retry>\d+))?\.json$")
 
@@ -49,6 +52,8 @@ class Commit:
     ignored: Mapping[str, int]
     sha256: str
     tables: Mapping[str, Mapping[str, Any]]
+    replaces: Sequence[str] = ()
+    """Earlier versions of the shard's path that these tables take the place of."""
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -60,6 +65,7 @@ class Commit:
         run: str,
         recipe_hash: str,
         retry: int = 0,
+        replaces: Sequence[str] = (),
         seconds: Mapping[str, float],
     ) -> "Commit":
         """The record of a sealed shard."""
@@ -87,6 +93,7 @@ class Commit:
             ignored=dict(closing.ignored),
             sha256=closing.sha256,
             tables={"images": vars(sealed.images), "instances": vars(sealed.instances)},
+            replaces=list(replaces),
             seconds=dict(seconds),
         )
 
@@ -109,8 +116,9 @@ class Commit:
         total = self.labelled + self.skipped + self.failed
         if total != self.read or self.tables["images"]["num_rows"] != self.read:
             raise AssertionError(
-                f"shard {self.name}: {self.read} images read, but {self.labelled} labelled + {self.skipped} skipped"
-                f" + {self.failed} failed = {total}, {self.tables['images']['num_rows']} rows written"
+                f"shard {self.name}: {self.read} images read, but {self.labelled} labelled"
+                f" + {self.skipped} skipped + {self.failed} failed = {total},"
+                f" {self.tables['images']['num_rows']} rows written"
             )
 
 
@@ -140,23 +148,23 @@ class Ledger:
             commits = list(pool.map(lambda item: self.read(*item), self.committed().items()))
         return sorted(commits, key=lambda c: (c.name, c.shard))
 
-    def pending(self, shards: Iterable[Shard]) -> list[Shard]:
+    def pending(self, shards: Iterable[Shard], options: StorageOptions) -> "Pending":
         """Shards that are not done, in order. A touched but equal shard is done; a replaced one is not."""
         committed = self.committed()
-        by_slug: dict[str, list[str]] = {}
+        versions: dict[str, list[str]] = {}
         for shard_id in committed:
-            by_slug.setdefault(shard_id.rsplit("-", 1)[0], []).append(shard_id)
-        return [
-            s for s in shards if s.id not in committed and not self._same_bytes(s, by_slug.get(s.slug, []), committed)
-        ]
-
-    def _same_bytes(self, shard: Shard, others: Iterable[str], committed: Mapping[str, int]) -> bool:
-        """Whether an earlier version of the shard's path had the very bytes it has now."""
-        for other in others:
-            commit = self.read(other, committed[other])
-            if commit.size == shard.size and commit.sha256 and commit.sha256 == shard.content_sha256():
-                return True
-        return False
+            versions.setdefault(shard_id.rpartition("-")[0], []).append(shard_id)
+        todo = []
+        replaces: dict[str, tuple[str, ...]] = {}
+        for shard in shards:
+            if shard.id in committed:
+                continue
+            earlier = versions.get(shard.slug, [])
+            if any(_has_bytes_of(shard, self.read(e, committed[e]), options) for e in earlier):
+                continue
+            todo.append(shard)
+            replaces[shard.id] = tuple(earlier)
+        return Pending(shards=tuple(todo), replaces=replaces)
 
     def commit(self, commit: Commit) -> bool:
         """Make a sealed shard done. False: somebody else was first, and nothing was touched."""
@@ -169,6 +177,8 @@ class Ledger:
             sealed = SealedTable(**table)
             if self.storage.exists(sealed.sealed):
                 self.storage.move(sealed.sealed, sealed.published)
+        for earlier in commit.replaces:
+            self._supersede(earlier)
         self._drop_parts(commit.shard)
 
     def recover(self) -> "Recovery":
@@ -183,9 +193,36 @@ class Ledger:
             self._drop_parts(shard)
         return Recovery(published=tuple(published), swept=tuple(swept))
 
+    def _supersede(self, shard: str) -> None:
+        records = [f"commits/{shard}.json"]
+        while self.storage.exists(retried := f"commits/{shard}.retry-{len(records)}.json"):
+            records.append(retried)
+        tables = [f"images/{shard}.parquet", f"instances/{shard}.parquet"]
+        for path in [*tables, *reversed(records)]:
+            if self.storage.exists(path):
+                self.storage.move(path, f"_superseded/{path}")
+
     def _drop_parts(self, shard: str) -> None:
         for info in self.storage.list(parts_folder(shard)):
             self.storage.delete(info.path)
+
+
+def _has_bytes_of(shard: Shard, commit: Commit, options: StorageOptions) -> bool:
+    """Whether a shard that looks new (another time stamp) holds the very bytes that were labelled."""
+    if shard.kind != "tar" or shard.size != commit.size or not commit.sha256:
+        return False
+    folder, name = split_url(shard.url)
+    with open_storage(folder, options).open(name) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == commit.sha256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pending:
+    """What is left to do."""
+
+    shards: tuple[Shard, ...]
+    replaces: Mapping[str, tuple[str, ...]]
+    """Committed earlier versions of a pending shard's path, by its id."""
 
 
 @dataclass(frozen=True, kw_only=True)

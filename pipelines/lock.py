@@ -1,7 +1,7 @@
 """One run per output: a lock file with an owner, a heartbeat and a way out when the owner died.
 
-The lock saves GPU hours; correctness does not rest on it (the first commit of a shard wins). It is taken over when
-its owner's process is gone (same host) or when its heartbeat is older than `STALE_AFTER_S`.
+The lock saves GPU hours; correctness does not rest on it (the first commit of a shard wins). It is taken over
+when its owner's process is gone (same host) or when its heartbeat is older than `STALE_AFTER_S`.
 """
 
 import json
@@ -50,18 +50,27 @@ class OutputLock:
     def check(self) -> None:
         """Raise if another run took the output over."""
         if self.lost.is_set():
-            raise OutputError(f"{self.storage.url}: another run took over the lock; this run stops before its next commit")
+            raise OutputError(
+                f"{self.storage.url}: another run took over the lock; this run stops before its next commit"
+            )
 
     def _take_over(self) -> None:
         holder = self._holder()
         if holder and not _is_stale(holder):
             age = time.time() - holder["heartbeat"]
             raise OutputError(
-                f"{self.storage.url} is in use by process {holder['pid']} on {holder['host']} (heartbeat {age:.0f} s ago):"
-                f" wait for it, stop it, or delete {LOCK} if that process is gone"
+                f"{self.storage.url} is used by process {holder['pid']} on {holder['host']}"
+                f" (heartbeat {age:.0f} s ago): wait for it, stop it,"
+                f" or delete {LOCK} if that process is gone"
             )
         if holder:
-            logger.warning("taking over %s/%s from process %s on %s", self.storage.url, LOCK, holder["pid"], holder["host"])
+            logger.warning(
+                "taking over %s/%s from process %s on %s",
+                self.storage.url,
+                LOCK,
+                holder["pid"],
+                holder["host"],
+            )
         self.storage.delete(LOCK)
         if not self.storage.create(LOCK, self._record()):
             raise OutputError(f"{self.storage.url}: another run took the lock first; wait for it")
@@ -98,6 +107,8 @@ def _is_stale(holder: dict[str, Any]) -> bool:
         return False
     try:
         process = psutil.Process(holder["pid"])
-        return process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - holder["started"]) > 1.0
+        return (
+            process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - holder["started"]) > 1.0
+        )
     except psutil.NoSuchProcess:
         return True

@@ -16,7 +16,9 @@ def read_manifest(storage: Storage) -> dict[str, Any]:
     try:
         return json.loads(storage.read(MANIFEST))
     except FileNotFoundError:
-        raise OutputError(f"{storage.url} holds no {MANIFEST}: no run of ovsops wrote there; check the path") from None
+        raise OutputError(
+            f"{storage.url} holds no {MANIFEST}: no run of ovsops wrote there; check the path"
+        ) from None
 
 
 def claim_output(storage: Storage, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,8 +32,8 @@ def claim_output(storage: Storage, manifest: Mapping[str, Any]) -> dict[str, Any
     earlier = read_manifest(storage)
     if earlier["schema_version"] != SCHEMA_VERSION:
         raise OutputError(
-            f"{storage.url} was written with schema {earlier['schema_version']}, this version writes {SCHEMA_VERSION}:"
-            " choose another output"
+            f"{storage.url} was written with schema {earlier['schema_version']}, this version writes"
+            f" {SCHEMA_VERSION}: choose another output"
         )
     changes = list(differences(earlier["recipe"], manifest["recipe"]))
     if changes:

@@ -1,4 +1,4 @@
-"""Part files and sealed tables: names, Parquet bytes, and sealing a whole shard. Paths are relative to OUT."""
+"""Part files and sealed tables: names, bytes, and sealing a whole shard. Paths are relative to OUT."""
 
 import hashlib
 from collections import Counter
@@ -124,7 +124,9 @@ def _put_sealed(storage: Storage, kind: str, shard: str, table: pa.Table, unique
     )
 
 
-def explode(records: Sequence[Mapping[str, Any]], name: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def explode(
+    records: Sequence[Mapping[str, Any]], name: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of `images` and `instances` from encoded rows that are in their final order."""
     images: list[dict[str, Any]] = []
     instances: list[dict[str, Any]] = []
@@ -147,7 +149,11 @@ def explode(records: Sequence[Mapping[str, Any]], name: str) -> tuple[list[dict[
         for number, region in enumerate(record["regions"] or []):
             instances.append(
                 region
-                | {"instance_uid": _uid(uid, str(region["category_id"]), str(number)), "image_uid": uid, "iscrowd": 0}
+                | {
+                    "instance_uid": _uid(uid, str(region["category_id"]), str(number)),
+                    "image_uid": uid,
+                    "iscrowd": 0,
+                }
             )
     return images, instances
 

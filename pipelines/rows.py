@@ -64,7 +64,9 @@ SEGMENTED_ROW = pa.schema(
 )
 """After the segmenter: the class map (uint16, lz4) and the winning scores (uint16 steps of 1/65535, lz4)."""
 
-ENCODED_ROW = pa.schema([*_WITHOUT_IMAGE, *DECODED_FIELDS, *TIMING_FIELDS, pa.field("regions", pa.list_(REGION))])
+ENCODED_ROW = pa.schema(
+    [*_WITHOUT_IMAGE, *DECODED_FIELDS, *TIMING_FIELDS, pa.field("regions", pa.list_(REGION))]
+)
 """What a part file holds: one row per image with its regions nested."""
 
 PART_ROW = pa.schema(

@@ -5,11 +5,8 @@ Ray decides where a block runs and how often; what is done is decided by the led
 
 import contextlib
 import logging
-import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -71,7 +68,9 @@ class RayConfig:
 class Engine(Protocol):
     """Runs steps over shards, and small jobs beside them."""
 
-    def part_summaries(self, shards: Sequence[Shard], reader: ReaderConfig, steps: Sequence[Step]) -> Iterator[pa.Table]:
+    def part_summaries(
+        self, shards: Sequence[Shard], reader: ReaderConfig, steps: Sequence[Step]
+    ) -> Iterator[pa.Table]:
         """Tables of `PART_ROW` as they come."""
 
     def submit(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[[], Any | None]:
@@ -105,7 +104,9 @@ class RayEngine:
         common: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
         if self.config.address != "local":
             return common | {"address": self.config.address}
-        folder = self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="ovs", ignore_cleanup_errors=True))
+        folder = self._cleanup.enter_context(
+            tempfile.TemporaryDirectory(prefix="ovs", ignore_cleanup_errors=True)
+        )
         return common | {
             "address": "local",
             "num_cpus": self.config.num_cpus,
@@ -114,7 +115,9 @@ class RayEngine:
             "_temp_dir": folder,
         }
 
-    def part_summaries(self, shards: Sequence[Shard], reader: ReaderConfig, steps: Sequence[Step]) -> Iterator[pa.Table]:
+    def part_summaries(
+        self, shards: Sequence[Shard], reader: ReaderConfig, steps: Sequence[Step]
+    ) -> Iterator[pa.Table]:
         """Tables of `PART_ROW` as parts are written, in any order."""
         dataset = shard_dataset(shards, reader, self.options, num_cpus=self.config.read_cpus)
         for step in steps:
@@ -186,7 +189,9 @@ class InlineEngine:
     def __exit__(self, *_: object) -> None:
         """Nothing to close: workers end with the process."""
 
-    def part_summaries(self, shards: Sequence[Shard], reader: ReaderConfig, steps: Sequence[Step]) -> Iterator[pa.Table]:
+    def part_summaries(
+        self, shards: Sequence[Shard], reader: ReaderConfig, steps: Sequence[Step]
+    ) -> Iterator[pa.Table]:
         """Tables of `PART_ROW`, shard by shard."""
         stages = [stage for step in steps for stage in step.stages]
         for stage in stages:

@@ -73,7 +73,7 @@ INSTANCES = pa.schema(
     ],
     metadata=_METADATA,
 )
-"""One row per instance or stuff region. `bbox` is COCO xywh in EXIF-applied pixels; `area` counts mask pixels."""
+"""One row per instance or stuff region. `bbox` is COCO xywh in EXIF-applied pixels, `area` in mask pixels."""
 
 REGION = pa.struct(
     [

@@ -31,7 +31,9 @@ class ShardSource(Datasource):
         return [
             ReadTask(
                 partial(_read, shard, self.config, self.options),
-                BlockMetadata(num_rows=None, size_bytes=shard.size, input_files=[shard.url], exec_stats=None),
+                BlockMetadata(
+                    num_rows=None, size_bytes=shard.size, input_files=(shard.url,), exec_stats=None
+                ),
             )
             for shard in self.shards
         ]

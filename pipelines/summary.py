@@ -56,7 +56,10 @@ def summarise(
     commits: Sequence[Commit], stats: RunStats, *, pending: int, limits: Limits, state: str, error: str = ""
 ) -> dict[str, Any]:
     """Totals of the whole output and of this start; `exit_code` and why."""
-    totals = {name: sum(getattr(c, name) for c in commits) for name in ("read", "labelled", "skipped", "failed", "instances")}
+    totals = {
+        name: sum(getattr(c, name) for c in commits)
+        for name in ("read", "labelled", "skipped", "failed", "instances")
+    }
     codes: Counter[str] = Counter()
     notes: Counter[str] = Counter()
     ignored: Counter[str] = Counter()
@@ -72,8 +75,14 @@ def summarise(
         "state": state,
         "error": error,
         "over_limits": over,
-        "shards": {"committed": len(commits), "pending": pending, "failed": stats.failed_shards, "damaged": damaged},
-        "images": totals | {"invariant_holds": totals["read"] == totals["labelled"] + totals["skipped"] + totals["failed"]},
+        "shards": {
+            "committed": len(commits),
+            "pending": pending,
+            "failed": stats.failed_shards,
+            "damaged": damaged,
+        },
+        "images": totals
+        | {"invariant_holds": totals["read"] == totals["labelled"] + totals["skipped"] + totals["failed"]},
         "failures_by_code": dict(sorted(codes.items())),
         "notes": dict(sorted(notes.items())),
         "ignored_members": dict(sorted(ignored.items())),
@@ -104,9 +113,13 @@ def over_limits(
             f" {limits.max_failed_share:.2%})"
         )
     if len(damaged) > limits.max_damaged_shards:
-        over.append(f"{len(damaged)} damaged shards (limits.max_damaged_shards is {limits.max_damaged_shards})")
+        over.append(
+            f"{len(damaged)} damaged shards (limits.max_damaged_shards is {limits.max_damaged_shards})"
+        )
     if len(failed_shards) > limits.max_failed_shards:
-        over.append(f"{len(failed_shards)} unreadable shards (limits.max_failed_shards is {limits.max_failed_shards})")
+        over.append(
+            f"{len(failed_shards)} unreadable shards (limits.max_failed_shards is {limits.max_failed_shards})"
+        )
     return over
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-
 from ovsops.masks.regions import Region, RegionConfig, class_map_to_regions
+
 from pipelines.maps import unpack_class_map
 from pipelines.rows import ENCODED_ROW
 from pipelines.stage import Stage
@@ -45,7 +45,9 @@ class EncodeStage(Stage):
             found = class_map_to_regions(class_map, self.classes, self.config)
             regions.append([self._record(region) for region in found])
         kept = batch.select([n for n in ENCODED_ROW.names if n != "regions"])
-        yield kept.append_column("regions", pa.array(regions, ENCODED_ROW.field("regions").type)).cast(ENCODED_ROW)
+        yield kept.append_column("regions", pa.array(regions, ENCODED_ROW.field("regions").type)).cast(
+            ENCODED_ROW
+        )
 
     def _record(self, region: Region) -> dict[str, Any]:
         named = self.by_id[region.category_id]

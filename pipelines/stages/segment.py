@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-
-from ovsops.errors import ImageDecodeError, RowError
 from ovsops.images.decode import DecodeConfig, DecodedImage
 from ovsops.images.decode_pool import DecodePool
+
+from ovsops.errors import ImageDecodeError, RowError
 from ovsops.masks.class_map import ClassMap
 from pipelines.maps import pack_class_map
 from pipelines.rows import SEGMENTED_ROW
@@ -56,7 +56,7 @@ class BatchConfig:
     skip_under_side: int = 0
     """Images with a side below this many pixels are skipped with S_SMALL; 0 labels every size."""
     max_model_failures: int = 64
-    """This many images failing in the model one after another stop the job: the device is broken, not the data."""
+    """This many images in a row failing in the model stop the job: the device is broken, not the data."""
 
 
 @dataclass
@@ -183,10 +183,11 @@ class SegmentStage(Stage):
 
     def _label(self, live: list[_Row]) -> None:
         try:
-            for row, class_map in zip(live, self.segmenter.segment([r.pixels for r in live]), strict=True):
+            pixels = [row.pixels for row in live if row.pixels is not None]
+            for row, class_map in zip(live, self.segmenter.segment(pixels), strict=True):
                 row.class_map = class_map
             self.failures_in_a_row = 0
-        except Exception as error:  # noqa: BLE001  whatever one image does to a model, it costs one row
+        except Exception as error:
             if len(live) > 1:
                 logger.warning("batch of %d failed (%s): one image at a time now", len(live), error)
                 for row in live:

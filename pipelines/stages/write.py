@@ -16,7 +16,7 @@ from pipelines.storage import StorageOptions, open_storage
 class WriteStage(Stage):
     """Runs of consecutive rows of one shard become one part file each.
 
-    A part's name is never used twice, so a retried task writes another part and a late zombie overwrites nothing.
+    A part's name is never used twice: a retried task writes another part, a late zombie overwrites nothing.
     """
 
     name = "write"

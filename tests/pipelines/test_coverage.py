@@ -1,5 +1,7 @@
 """Which parts make a whole shard."""
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,7 +47,7 @@ def test_attempts_that_cut_elsewhere_do_not_mix_up() -> None:
 @given(st.sets(st.integers(1, 40)), st.randoms())
 def test_any_order_of_arrival_gives_a_tiling(cuts: set[int], random) -> None:
     edges = [0, *sorted(cuts), 41]
-    parts = [part(a, b, num_rows=40 if b == 41 else None) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [part(a, b, num_rows=40 if b == 41 else None) for a, b in itertools.pairwise(edges)]
     random.shuffle(parts)
     coverage = ShardCoverage()
     for p in parts[:-1]:

@@ -34,7 +34,11 @@ def holder(**changes: object) -> bytes:
 
 
 def test_a_second_run_is_told_who_holds_the_lock(storage) -> None:
-    with OutputLock(storage), pytest.raises(OutputError, match=f"in use by process {os.getpid()}"), OutputLock(storage):
+    with (
+        OutputLock(storage),
+        pytest.raises(OutputError, match=f"used by process {os.getpid()}"),
+        OutputLock(storage),
+    ):
         pass
     assert not storage.exists(LOCK)
 
