@@ -1,0 +1,42 @@
+"""Every kind of golden file, and the check of those whose operator is built."""
+
+from pathlib import Path
+
+import numpy as np
+
+from tests.golden import checks_pamr, checks_rle, talk2dino_checks
+from tests.golden.table import Check
+
+_OPERATORS_BY_METHOD = {
+    "talk2dino": "projection attention infonce bgclean pamr text mask",
+    "cass": "attn cost lowrank pamr postprocess slide template_mean text tiny",
+    "scclip": "aggregate attn interp lof postprocess tiny",
+    "fgclip2": "fgovd_score longpos losses model ovd preproc roialign",
+    "sam3": "agg lof rle",
+}
+KINDS = frozenset(
+    f"{method}_{name}" for method, names in _OPERATORS_BY_METHOD.items() for name in names.split()
+)
+"""All kinds there are. A file is `<kind>_<anything>.npz` or `<kind>.npz`."""
+
+CHECKS: dict[str, Check] = {**checks_rle.CHECKS, **checks_pamr.CHECKS, **talk2dino_checks.CHECKS}
+"""The check of each kind whose operator is built. A kind of `KINDS` that is missing here is not built yet."""
+
+
+def kind_of(path: Path) -> str | None:
+    """The kind that a file's name begins with, the longest if several do; None for an unknown name."""
+    fitting = [kind for kind in KINDS if path.stem == kind or path.stem.startswith(f"{kind}_")]
+    return max(fitting, key=len, default=None)
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of a file. Never unpickles: an object array is an error."""
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def run_check(path: Path) -> None:
+    """Run the check of a file whose kind is built; raises where code and file disagree."""
+    kind = kind_of(path)
+    assert kind is not None, f"{path.name}: unknown kind; known are {', '.join(sorted(KINDS))}"
+    CHECKS[kind](load_arrays(path), path.parent)
