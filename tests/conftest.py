@@ -11,6 +11,9 @@ os.environ.update(
         "HF_HUB_OFFLINE": "1",
         "AWS_EC2_METADATA_DISABLED": "true",
         "TOKENIZERS_PARALLELISM": "false",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
     }
 )
 for name in ("RAY_ADDRESS", "OVSOPS_CACHE", "AWS_PROFILE", "AWS_ENDPOINT_URL"):

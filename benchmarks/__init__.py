@@ -1,0 +1,1 @@
+"""Commands that measure; each prints one table that anyone can print again."""
