@@ -177,9 +177,8 @@ def main() -> None:
         for repeat in range(arguments.repeats):
             for number, (name, run) in enumerate(candidates.items()):
                 results[name].append(run(root / f"out-{repeat}-{number}"))
-    print(
-        f"{arguments.shards} shards x {arguments.images} JPEGs 320x240, model {arguments.seconds_per_batch} s per {BATCH}"
-    )
+    print(f"{arguments.shards} shards x {arguments.images} JPEGs 320x240", end=", ")
+    print(f"model {arguments.seconds_per_batch} s per {BATCH}")
     print(f"{'':24} {'busy/span':>9} {'img/s':>8} {'img/s with start-up':>20}")
     for name, runs in results.items():
         median = {key: statistics.median(run[key] for run in runs) for key in runs[0]}

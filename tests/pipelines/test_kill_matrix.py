@@ -138,3 +138,20 @@ def test_killed_on_s3(
     kills, summary = run_until_done(arguments)
     assert kills == (target == "driver")
     check(out, StorageOptions(s3_endpoint=s3_server.endpoint), reference, summary)
+
+
+def test_a_node_of_two_dies_and_the_run_ends_by_itself(
+    inputs: list[str], reference: dict[str, str], tmp_path: Path
+) -> None:
+    out = str(tmp_path / "out")
+    arguments = {"shards": inputs, "output": out, "kill_after_images": 8, "seconds_per_batch": 0.3}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.node_loss_job", json.dumps(arguments), str(tmp_path / "removed")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert (tmp_path / "removed").exists()
+    check(out, StorageOptions(), reference, json.loads(done.stdout.splitlines()[-1]))
