@@ -1,0 +1,138 @@
+"""The segmenter: images in, class maps out, batched over the windows of all images.
+
+Axes: V views, P patches, h w pixels.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from ovsops.backbones.dinov2 import Dinov2
+from ovsops.backbones.siglip2 import SiglipVision
+from ovsops.geometry import Window
+from ovsops.masks.class_map import ClassMap
+from ovsops.masks.refine import pamr
+from ovsops.segmenters.config import SegmenterConfig
+from ovsops.segmenters.fused import ViewFeatures, patch_scores
+from ovsops.segmenters.labels import Refine, label_pixels
+from ovsops.segmenters.similarity import proxy_mixing
+from ovsops.segmenters.text_features import ClassTextFeatures
+from ovsops.segmenters.views import ViewPlan, cut_views, plan_views, resize
+
+
+class Segmenter(Protocol):
+    """Labels images."""
+
+    def segment(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[ClassMap]:
+        """A class map per RGB image, in order; an image's map does not depend on the other images."""
+
+
+class FusedSegmenter:
+    """SigLIP 2 and DINOv2 similarities on one patch grid (`ovsops.segmenters.fused`)."""
+
+    def __init__(
+        self,
+        config: SegmenterConfig,
+        text: ClassTextFeatures,
+        dino: Dinov2,
+        siglip: SiglipVision | None,
+        *,
+        device: str,
+    ) -> None:
+        self.config, self.dino, self.siglip, self.device = config, dino, siglip, device
+        self.text = text.to(device)
+
+    @torch.inference_mode()
+    def segment(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[ClassMap]:
+        """A class map per RGB image, in order."""
+        plans = [plan_views((int(image.shape[0]), int(image.shape[1])), self.config) for image in images]
+        features = self._encode(images, plans)
+        return [
+            self._label(image, plan, views)
+            for image, plan, views in zip(images, plans, features, strict=True)
+        ]
+
+    def _encode(
+        self, images: Sequence[UInt8[np.ndarray, "h w 3"]], plans: Sequence[ViewPlan]
+    ) -> list[ViewFeatures]:
+        """Features of each image, from batches that hold the windows of several."""
+        if not images:
+            return []
+        views = [
+            self._views(image, plan, patch_size=self.dino.patch_size)
+            for image, plan in zip(images, plans, strict=True)
+        ]
+        siglip_views = [
+            None if self.siglip is None else self._views(image, plan, patch_size=self.siglip.patch_size)
+            for image, plan in zip(images, plans, strict=True)
+        ]
+        dino_pixels = torch.cat(views).split(self.config.views_per_batch)
+        siglip_pixels = (
+            [None] * len(dino_pixels)
+            if self.siglip is None
+            else torch.cat([v for v in siglip_views if v is not None]).split(self.config.views_per_batch)
+        )
+        batches = [self._encode_batch(d, s) for d, s in zip(dino_pixels, siglip_pixels, strict=True)]
+        sizes = [len(plan.windows) for plan in plans]
+        tokens = torch.cat([b.patch_tokens for b in batches]).split(sizes)
+        logits = _split([b.cls_logits for b in batches], sizes)
+        aligned = _split([b.aligned for b in batches], sizes)
+        return [
+            ViewFeatures(patch_tokens=t, cls_logits=c, aligned=a)
+            for t, c, a in zip(tokens, logits, aligned, strict=True)
+        ]
+
+    def _views(
+        self, image: UInt8[np.ndarray, "h w 3"], plan: ViewPlan, *, patch_size: int
+    ) -> Float[Tensor, "V 3 s s"]:
+        return cut_views(image, plan, side=patch_size * self.config.grid, window=self.config.window)
+
+    def _encode_batch(
+        self, dino_pixels: Float[Tensor, "V 3 s s"], siglip_pixels: Float[Tensor, "V 3 t t"] | None
+    ) -> ViewFeatures:
+        needs_attention = self.config.cleaning is not None or self.config.prior_weight > 0
+        dino = self.dino.encode(dino_pixels.to(self.device), with_attention=needs_attention)
+        tokens = dino.patch_tokens.flatten(1, 2)
+        logits = None if dino.cls_patch_logits is None else dino.cls_patch_logits.flatten(2)
+        aligned = None
+        if self.siglip is not None and siglip_pixels is not None:
+            proxy = self.config.proxy_attention
+            mixing = None if proxy is None else proxy_mixing(tokens, beta=proxy.beta, gamma=proxy.gamma)
+            hidden = self.siglip.encode(siglip_pixels.to(self.device)).patch_tokens.flatten(1, 2)
+            aligned = self.siglip.align(hidden, mixing)
+        return ViewFeatures(patch_tokens=tokens, cls_logits=logits, aligned=aligned)
+
+    def _label(self, image: UInt8[np.ndarray, "h w 3"], plan: ViewPlan, views: ViewFeatures) -> ClassMap:
+        config = self.config
+        scores = patch_scores(views, self.text, config).unflatten(2, (config.grid, config.grid))
+        labels, best = label_pixels(
+            scores,
+            plan,
+            num_classes=self.text.num_classes,
+            threshold=config.threshold,
+            mode=config.mode,
+            class_chunk=config.class_chunk,
+            refine=self._refiner(image, plan),
+        )
+        return ClassMap(labels=labels.cpu().numpy().astype(np.uint16), scores=best.cpu().numpy())
+
+    def _refiner(self, image: UInt8[np.ndarray, "h w 3"], plan: ViewPlan) -> Refine | None:
+        config = self.config.refinement
+        if config is None:
+            return None
+        guide = resize(image, plan.canvas_hw).to(self.device)
+
+        def refine(planes: Tensor, window: Window | None) -> Tensor:
+            part = guide if window is None else guide[:, window.y1 : window.y2, window.x1 : window.x2]
+            return pamr(part[None], planes[None], config)[0]
+
+        return refine
+
+
+def _split(batches: Sequence[Tensor | None], sizes: Sequence[int]) -> Sequence[Tensor | None]:
+    present = [b for b in batches if b is not None]
+    return torch.cat(present).split(list(sizes)) if present else [None] * len(sizes)

@@ -1,0 +1,71 @@
+"""Images to views: resized, cut into windows, squared.
+
+Axes: V views, h w pixels of an image, s side of a view.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from ovsops.geometry import Window, resized_size, scale_window, slide_windows
+from ovsops.segmenters.config import SegmenterConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewPlan:
+    """Where the views of one image lie."""
+
+    image_hw: tuple[int, int]
+    canvas_hw: tuple[int, int]
+    """Size of the resized image, in whose pixels the windows are given and scores are put together."""
+    windows: tuple[Window, ...]
+
+
+def plan_views(image_hw: tuple[int, int], config: SegmenterConfig) -> ViewPlan:
+    """Windows of one image: a sliding grid over the resized image, or the whole image as one."""
+    if config.views == "squash":
+        canvas = resized_size(image_hw, short_side=min(image_hw), max_long_side=config.max_long_side)
+        windows = [Window(0, 0, *canvas)]
+    else:
+        canvas = resized_size(image_hw, short_side=config.short_side, max_long_side=config.max_long_side)
+        windows = slide_windows(canvas, window=config.window, stride=config.stride)
+    return ViewPlan(image_hw=image_hw, canvas_hw=canvas, windows=tuple(windows))
+
+
+def cut_views(
+    image: UInt8[np.ndarray, "h w 3"], plan: ViewPlan, *, side: int, window: int
+) -> Float[Tensor, "V 3 s s"]:
+    """Square views of `side` pixels, RGB 0..255.
+
+    The image is resized once so that a full window is `side` wide; a window that the image's edge made
+    thinner is stretched to the square. Streams of different patch size thus see the same places on the same
+    patch grid.
+    """
+    if len(plan.windows) == 1:
+        return resize(image, (side, side))[None]
+    scaled_hw = (
+        max(1, round(plan.canvas_hw[0] * side / window)),
+        max(1, round(plan.canvas_hw[1] * side / window)),
+    )
+    scaled = resize(image, scaled_hw)
+    places = [scale_window(w, from_hw=plan.canvas_hw, to_hw=scaled_hw) for w in plan.windows]
+    return torch.stack([resized_pixels(scaled[:, w.y1 : w.y2, w.x1 : w.x2], (side, side)) for w in places])
+
+
+def resize(image: UInt8[np.ndarray, "h w 3"], size_hw: tuple[int, int]) -> Float[Tensor, "3 h2 w2"]:
+    """Channel by channel, so that a large photo never stands in memory as floats in whole."""
+    pixels = torch.from_numpy(np.ascontiguousarray(image))
+    return torch.cat([resized_pixels(pixels[None, :, :, c].float(), size_hw) for c in range(3)])
+
+
+def resized_pixels(pixels: Float[Tensor, "c h w"], size_hw: tuple[int, int]) -> Float[Tensor, "c h2 w2"]:
+    """Bilinear with antialiasing, which is what torchvision's Resize does; the identity at the same size."""
+    if tuple(pixels.shape[-2:]) == tuple(size_hw):
+        return pixels
+    return F.interpolate(
+        pixels[None], size=list(size_hw), mode="bilinear", antialias=True, align_corners=False
+    )[0]
