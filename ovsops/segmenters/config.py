@@ -23,7 +23,7 @@ class CleaningConfig:
     """Temperature of the softmax over heads; 1 as published is nearly uniform, lower is choosier."""
 
     def __post_init__(self) -> None:
-        _in_range("cleaning.weight", self.weight, 0, 1)
+        _in_range("cleaning.weight", self.weight)
         _positive("cleaning.tau_head", self.tau_head)
 
 
@@ -108,7 +108,7 @@ class SegmenterConfig:
 
     def __post_init__(self) -> None:
         for name in ("alpha", "prior_weight", "threshold"):
-            _in_range(name, getattr(self, name), 0, 1)
+            _in_range(name, getattr(self, name))
         _positive("temperature", self.temperature)
         _positive("siglip_scale", self.siglip_scale)
         for name in ("siglip_shift", "prior_center"):
@@ -154,7 +154,7 @@ def fused_config_from_folder(folder: Path | str, **fields: Any) -> SegmenterConf
     return SegmenterConfig(**(places | fields))
 
 
-def _in_range(name: str, value: float, low: float, high: float) -> None:
+def _in_range(name: str, value: float, *, low: float = 0.0, high: float = 1.0) -> None:
     if not low <= value <= high:
         raise ConfigError(f"segmenter.{name} is {value}; it must lie in [{low}, {high}]")
 
