@@ -84,6 +84,8 @@ def name_fault(name: bytes) -> str:
         return "the name is an absolute path"
     if ".." in re.split(r"[/\\]", text):
         return "the name climbs out with '..'"
+    if text.isascii() and text.isprintable():
+        return ""
     for character in text:
         if unicodedata.category(character) in _FORBIDDEN_CATEGORIES or character in _BIDI_CONTROLS:
             return f"the name holds the control character U+{ord(character):04X}"

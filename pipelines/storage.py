@@ -113,8 +113,9 @@ class Storage(ABC):
     def create(self, path: str, data: bytes) -> bool:
         """Write a whole file unless one exists: of several writers, one gets True and its bytes stay.
 
-        On S3 this needs a server that honours `If-None-Match: *`. A writer whose request had to be repeated
-        also gets True when the stored bytes equal its own.
+        On S3 this needs a server that honours `If-None-Match: *`. There a writer also gets True when the
+        stored bytes equal its own, because the answer to a request that was repeated may be lost: writers
+        that must be told apart put something of their own (a run's name) into `data`.
         """
 
     @abstractmethod

@@ -90,11 +90,8 @@ class S3Storage(Storage):
 
     def create(self, path: str, data: bytes) -> bool:
         """See `Storage.create`."""
-        attempts = 0
 
         async def send(client: Any) -> None:
-            nonlocal attempts
-            attempts += 1
             await client.put_object(**self._object(path), Body=data, IfNoneMatch="*")
 
         try:
@@ -102,8 +99,8 @@ class S3Storage(Storage):
         except _Refused as refused:
             if refused.status != 412:
                 raise self._error("create", path, refused) from None
-            # An earlier attempt may have been stored although its answer was lost.
-            return attempts > 1 and self.read(path) == data
+            # An earlier attempt (aiohttp repeats a PUT by itself) may be stored although its answer was lost.
+            return self.read(path) == data
         return True
 
     def move(self, src: str, dst: str) -> None:
@@ -302,10 +299,12 @@ def _session(options: StorageOptions, process_id: int) -> _Session:
 @functools.cache
 def _no_answer_errors() -> tuple[type[BaseException], ...]:
     from aiohttp import ClientError
+    from botocore.exceptions import ConnectionError as UnreachableError
     from botocore.exceptions import HTTPClientError, IncompleteReadError
     from botocore.parsers import ResponseParserError
 
     return (
+        UnreachableError,
         HTTPClientError,
         IncompleteReadError,
         ResponseParserError,
