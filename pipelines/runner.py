@@ -59,7 +59,7 @@ class RayConfig:
     """CPUs of a private Ray; all of the machine's by default."""
     object_store_mib: int = 512
     """Shared memory of a private Ray for blocks between steps."""
-    block_mib: int = 32
+    block_mib: float = 32.0
     """Rows travel in blocks of about this many bytes."""
     read_cpus: float = 0.45
     """CPU share of one read task; never 0, which starts dozens of them at once."""
@@ -89,7 +89,7 @@ class RayEngine:
             ray.init(**self._init_args())
             self._cleanup.callback(ray.shutdown)
         context = DataContext.get_current()
-        context.target_max_block_size = self.config.block_mib * 2**20
+        context.target_max_block_size = int(self.config.block_mib * 2**20)
         context.enable_progress_bars = False
         context.max_errored_blocks = 0
         context.execution_options.preserve_order = False

@@ -48,6 +48,4 @@ def shard_dataset(
 ) -> Dataset:
     """Dataset of `SOURCE_ROW`. `override_num_blocks` keeps Ray from cutting every shard in two."""
     source = ShardSource(shards, config, options)
-    return ray.data.read_datasource(
-        source, override_num_blocks=len(shards), ray_remote_args={"num_cpus": num_cpus}
-    )
+    return ray.data.read_datasource(source, override_num_blocks=len(shards), num_cpus=num_cpus)

@@ -142,7 +142,8 @@ class SegmentStage(Stage):
         while places or ahead:
             while places and len(ahead) < 3 * self.batch.max_images and self._within_budget(ahead):
                 place = places.popleft()
-                ahead.append((place, time.perf_counter(), self.decoders.submit(images[place].as_buffer())))
+                data = memoryview(images[place].as_buffer())
+                ahead.append((place, time.perf_counter(), self.decoders.submit(data)))
             yield self._await(*ahead.popleft())
 
     def _within_budget(self, ahead: Sequence[tuple[int, float, Future[DecodedImage]]]) -> bool:

@@ -20,7 +20,7 @@ from pipelines.label import run_label
 from pipelines.runner import InlineEngine
 from pipelines.storage import StorageOptions, open_storage
 from tests.kill_job import make_job
-from tests.servers import S3Server, run_moto
+from tests.servers import S3Server, s3_server
 from tests.tiny.shards import write_shards
 
 pytestmark = [pytest.mark.kill, pytest.mark.ray]
@@ -37,8 +37,8 @@ NUM_SHARDS, IMAGES_PER_SHARD = 4, 10
 
 
 @pytest.fixture(scope="module")
-def s3_server() -> Iterator[S3Server]:
-    with run_moto() as server:
+def s3() -> Iterator[S3Server]:
+    with s3_server() as server:
         yield server
 
 
@@ -124,20 +124,20 @@ def test_killed_on_local_disk(
 @pytest.mark.parametrize("target", ["driver", "segment", "write"])
 def test_killed_on_s3(
     local_ray: None,
-    s3_server: S3Server,
+    s3: S3Server,
     inputs: list[str],
     reference: dict[str, str],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     target: str,
     boundary: str,
 ) -> None:
-    out = f"{s3_server.new_bucket()}/out"
+    bucket = f"{target}-{BOUNDARIES.index(boundary)}"
+    out = f"{s3.make_bucket(bucket)}/out"
     arguments = arguments_for(inputs, out, tmp_path / "switch", target, boundary)
-    arguments["storage"] = {"s3_endpoint": s3_server.endpoint}
+    arguments["storage"] = {"s3_endpoint": s3.endpoint}
     kills, summary = run_until_done(arguments)
     assert kills == (target == "driver")
-    check(out, StorageOptions(s3_endpoint=s3_server.endpoint), reference, summary)
+    check(out, StorageOptions(s3_endpoint=s3.endpoint), reference, summary)
 
 
 def test_a_node_of_two_dies_and_the_run_ends_by_itself(
