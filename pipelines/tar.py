@@ -132,8 +132,7 @@ class TarReader:
             elif header.kind is EntryKind.PAX:
                 overrides.update(parse_pax(self._record(header)))
             elif header.kind is EntryKind.PAX_GLOBAL:
-                defaults = parse_pax(self._record(header))
-                if defaults.is_set:
+                if parse_pax(self._record(header)) != Overrides():
                     raise HeaderError("a global PAX record sets a path or size for all members")
             else:
                 entry = header.with_overrides(overrides)
@@ -147,10 +146,11 @@ class TarReader:
         """The next header block, or None at a proper end."""
         self._header_at = self._stream.position
         block = self._stream.read(BLOCK)
+        if not block:
+            self._stream.check_complete()
         if not block and self._header_at == 0:
             raise DamagedStreamError("E_EMPTY_ARCHIVE", "the archive has no bytes")
         if not block:
-            self._stream.check_complete()
             raise DamagedStreamError(
                 "E_NO_END",
                 f"the archive stops at byte {self._header_at:,}, between members, without its end blocks",
