@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from ovsops.errors import CheckpointError, ConfigError
 
@@ -136,9 +137,10 @@ def load_pretrained(
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
+                ignore_mismatched_sizes=True,  # they come back in `info`, and are refused below by name
                 output_loading_info=True,
             )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise CheckpointError(
             f"checkpoint {checkpoint.folder}: {model_class.__name__} cannot be loaded: {error}"
         ) from error

@@ -23,7 +23,7 @@ from ovsops.backbones.checkpoint import quiet_transformers
 
 TINY_SIGLIP_WIDTH, TINY_DINO_WIDTH = 32, 48
 
-_SPECIALS = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")
+SIGLIP_SPECIALS = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def tiny_siglip_config() -> SiglipConfig:
     return SiglipConfig(
         text_config={
             **shape,
-            "vocab_size": len(_byte_vocabulary()),
+            "vocab_size": len(byte_vocabulary()),
             "max_position_embeddings": 64,
             "projection_size": TINY_SIGLIP_WIDTH,
             "pad_token_id": 0,
@@ -133,12 +133,12 @@ def write_random_mapper(folder: Path, *, text_width: int, dino_width: int, seed:
     )
 
 
-def write_byte_tokenizer(folder: Path) -> None:
+def write_byte_tokenizer(folder: Path, *, specials: tuple[str, ...] = SIGLIP_SPECIALS) -> None:
     """A tokenizer.json that covers every language:
 
     ASCII characters, and bytes for the rest (Chinese included).
     """
-    vocabulary = {token: i for i, token in enumerate(_byte_vocabulary())}
+    vocabulary = {token: i for i, token in enumerate(byte_vocabulary(specials))}
     tokenizer = Tokenizer(
         models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>", fuse_unk=True, byte_fallback=True)
     )
@@ -150,6 +150,7 @@ def write_byte_tokenizer(folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def _byte_vocabulary() -> tuple[str, ...]:
+def byte_vocabulary(specials: tuple[str, ...] = SIGLIP_SPECIALS) -> tuple[str, ...]:
+    """Tokens in the order of their ids."""
     printable = [chr(c) for c in range(33, 127) if not chr(c).isupper()]
-    return (*_SPECIALS, *(f"<0x{i:02X}>" for i in range(256)), "▁", *printable)
+    return (*specials, *(f"<0x{i:02X}>" for i in range(256)), "▁", *printable)
