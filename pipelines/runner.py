@@ -88,6 +88,7 @@ class RayEngine:
         if not ray.is_initialized():
             ray.init(**self._init_args())
             self._cleanup.callback(ray.shutdown)
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
         context = DataContext.get_current()
         context.target_max_block_size = int(self.config.block_mib * 2**20)
         context.enable_progress_bars = False

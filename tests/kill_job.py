@@ -33,7 +33,7 @@ class KillSwitch:
     boundary: str = ""
     target: str = ""
     folder: str = ""
-    nth: int = 2
+    nth: int = 1
 
     def reached(self, boundary: str) -> None:
         if boundary != self.boundary:
@@ -55,7 +55,8 @@ class KillableWriteStage(WriteStage):
     switch: KillSwitch
 
     def process(self, batch: pa.Table) -> Iterator[pa.Table]:
-        (Path(self.switch.folder) / "write.pid").write_text(str(os.getpid()))
+        if self.switch.folder:
+            (Path(self.switch.folder) / "write.pid").write_text(str(os.getpid()))
         yield from super().process(batch)
 
     def write_part(self, rows: pa.Table) -> dict[str, object]:
