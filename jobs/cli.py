@@ -1,0 +1,307 @@
+"""The command `ovsops`. Verbs import what they need when they are called, so that `--help` answers at once."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from jobs.recipe import LoadedRecipe
+    from pipelines.storage import StorageOptions
+
+logger = logging.getLogger(__name__)
+
+EngineChoice = Literal["ray", "inline"]
+
+app = typer.Typer(
+    name="ovsops",
+    help="Labels large image corpora offline. Options of every verb: --debug, -v, --log-format text|json.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file.", show_default=False)]
+OutputUrl = Annotated[
+    str, typer.Argument(metavar="OUT", help="Folder or s3:// of a run.", show_default=False)
+]
+Overrides = Annotated[
+    list[str],
+    typer.Option("--set", metavar="FIELD=VALUE", help="Change a field: --set segmenter.threshold=0.4."),
+]
+EndpointUrl = Annotated[
+    str | None,
+    typer.Option("--endpoint-url", help="S3 server, where OUT is not on AWS (or AWS_ENDPOINT_URL)."),
+]
+Engine = Annotated[
+    EngineChoice, typer.Option("--engine", help="inline: this process alone, without Ray, for debugging.")
+]
+OutFolder = Annotated[Path, typer.Option("--out", help="Folder that gets the files.", show_default=False)]
+
+
+@app.command()
+def run(
+    recipe: RecipePath,
+    overrides: Overrides = [],  # noqa: B006  typer copies it
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Show the resolved recipe and stop.")
+    ] = False,
+    engine: Engine = "ray",
+) -> int:
+    """Run a recipe's job. The same recipe again goes on where it stopped."""
+    from jobs.recipe import to_yaml
+
+    loaded = _load(recipe, overrides)
+    if print_config:
+        sys.stdout.write(to_yaml(loaded.recipe))
+        return 0
+    return _run(loaded, engine=engine)
+
+
+@app.command()
+def retry(
+    output: OutputUrl,
+    codes: Annotated[
+        list[str], typer.Option("--code", metavar="E_...", help="Only failures with this code; may repeat.")
+    ] = [],  # noqa: B006
+    engine: Engine = "ray",
+    endpoint_url: EndpointUrl = None,
+) -> int:
+    """Run failed images of an output again."""
+    from jobs.label import recipe_of_output
+
+    loaded = recipe_of_output(output, _storage_options(endpoint_url))
+    return _run(loaded, engine=engine, retry=True, codes=frozenset(codes) or None)
+
+
+def _run(
+    loaded: "LoadedRecipe", *, engine: EngineChoice, retry: bool = False, codes: frozenset[str] | None = None
+) -> int:
+    from rich.console import Console
+
+    from jobs.label import run_recipe
+    from jobs.progress import exit_code_of_summary, make_observer, next_steps, summary_table
+
+    console = Console(stderr=True)
+    with make_observer(console) as observer:
+        summary = run_recipe(loaded, engine=engine, observer=observer, retry=retry, retry_codes=codes)
+    console.print(summary_table(summary))
+    for step in next_steps(summary, loaded.recipe.output):
+        console.print(step, markup=False, highlight=False, soft_wrap=True)
+    return exit_code_of_summary(summary)
+
+
+@app.command()
+def plan(recipe: RecipePath, overrides: Overrides = []) -> int:  # noqa: B006
+    """Dry run: what would be done, what it needs, what would fail. Writes nothing."""
+    from rich.console import Console
+
+    from jobs.plan import make_plan, print_plan
+
+    found = make_plan(_load(recipe, overrides))
+    print_plan(found, Console())
+    return found.exit_code
+
+
+@app.command()
+def status(
+    output: OutputUrl,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    endpoint_url: EndpointUrl = None,
+) -> int:
+    """What is done, failed and why. Exit 1 if rows are missing or doubled."""
+    import json
+
+    from rich.console import Console
+
+    from jobs.exits import ExitCode
+    from jobs.status import print_status, read_status
+
+    found = read_status(output, _storage_options(endpoint_url))
+    if as_json:
+        sys.stdout.write(json.dumps(found.to_plain(), indent=1, ensure_ascii=True) + "\n")
+    else:
+        print_status(found, Console())
+    return ExitCode.INTERNAL if found.broken else ExitCode.DONE
+
+
+@app.command()
+def export(
+    output: OutputUrl,
+    out: OutFolder,
+    to: Annotated[Literal["coco"], typer.Option("--to", help="Format.")] = "coco",
+    segmentation: Annotated[Literal["rle", "polygon"], typer.Option(help="How masks are written.")] = "rle",
+    merged: Annotated[bool, typer.Option("--merged/--per-shard", help="One file, or one a shard.")] = True,
+    require_license: Annotated[
+        bool, typer.Option("--require-license", help="Leave out images without a licence.")
+    ] = False,
+    endpoint_url: EndpointUrl = None,
+) -> int:
+    """Write labels in another format."""
+    from rich.console import Console
+
+    from jobs.exporting import export_coco_files
+
+    lines = export_coco_files(
+        output,
+        _storage_options(endpoint_url),
+        out=out,
+        segmentation=segmentation,
+        merged=merged,
+        require_license=require_license,
+    )
+    for line in lines:
+        Console().print(line, markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+@app.command()
+def overlay(
+    output: OutputUrl,
+    out: OutFolder,
+    limit: Annotated[int, typer.Option(min=1, help="Pictures at most.")] = 20,
+    endpoint_url: EndpointUrl = None,
+) -> int:
+    """Draw the masks of labelled images over them, a PNG each."""
+    from rich.console import Console
+
+    from jobs.exporting import draw_overlays
+
+    paths = draw_overlays(output, _storage_options(endpoint_url), out=out, limit=limit)
+    Console().print(f"{len(paths)} pictures in {out}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+@app.command()
+def doctor(
+    recipe: Annotated[
+        Path | None, typer.Argument(metavar="[RECIPE]", help="Checks what it names, too.")
+    ] = None,
+    overrides: Overrides = [],  # noqa: B006
+) -> int:
+    """Check this machine: versions, devices, memory, checkpoints, storage."""
+    from rich.console import Console
+
+    from jobs.doctor import examine, print_checks
+    from jobs.exits import ExitCode
+
+    checks = examine(_load(recipe, overrides) if recipe else None)
+    print_checks(checks, Console())
+    return ExitCode.DONE if all(check.ok for check in checks) else ExitCode.PREFLIGHT
+
+
+@app.command()
+def schema(job: Annotated[str, typer.Argument(help="Which job's recipe.")] = "label") -> int:
+    """JSON schema of a recipe, for editors."""
+    import json
+
+    from jobs.recipe import JOBS, recipe_schema
+    from ovsops.errors import ConfigError
+
+    if job not in JOBS:
+        raise ConfigError(f"job {job!r} is not known; this version has {', '.join(JOBS)}")
+    sys.stdout.write(json.dumps(recipe_schema(job), indent=1, ensure_ascii=False) + "\n")
+    return 0
+
+
+@app.command(name="convert-mapper")
+def convert_mapper(
+    source: Annotated[Path, typer.Argument(metavar="FILE.pth", help="Talk2DINO projection as published.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="File to write.")],
+) -> int:
+    """Convert a published Talk2DINO projection to safetensors, once. Runs no code of the file."""
+    from ovsops.mapper.convert import convert_talk2dino
+
+    convert_talk2dino(source, target)
+    sys.stdout.write(f"{target}\n")
+    return 0
+
+
+def _load(path: Path, overrides: Sequence[str]) -> "LoadedRecipe":
+    from jobs.recipe import load_recipe
+
+    return load_recipe(path, overrides)
+
+
+def _storage_options(endpoint_url: str | None) -> "StorageOptions":
+    from pipelines.storage import StorageOptions
+
+    return StorageOptions(s3_endpoint=endpoint_url)
+
+
+_USAGE_ERROR = typer.BadParameter.__base__ or typer.BadParameter
+"""Every mistake on the command line, wherever this typer keeps click."""
+
+
+def run_command(arguments: Sequence[str] | None = None) -> int:
+    """Parse, run, and turn whatever happens into an exit code: the only place that does."""
+    words, debug = _common_options(list(sys.argv[1:] if arguments is None else arguments))
+    try:
+        code = app(args=words, prog_name="ovsops", standalone_mode=False)
+        return int(code or 0)
+    except BaseException as error:  # noqa: BLE001  the last one who can say anything
+        return _report(error, debug=debug)
+
+
+def _common_options(words: list[str]) -> tuple[list[str], bool]:
+    """Set up logging from the options that every verb takes, at any place; the other words, and `--debug`."""
+    from jobs.logs import configure_logging
+
+    log_format: Literal["text", "json"] = "text"
+    verbose = debug = False
+    rest: list[str] = []
+    while words:
+        word = words.pop(0)
+        if word in ("-v", "--verbose"):
+            verbose = True
+        elif word == "--debug":
+            debug = verbose = True
+        elif word in ("--log-format=json", "--log-format=text"):
+            log_format = "json" if word.endswith("json") else "text"
+        elif word == "--log-format" and words[:1] in (["json"], ["text"]):
+            log_format = "json" if words.pop(0) == "json" else "text"
+        else:
+            rest.append(word)
+    configure_logging(log_format=log_format, verbose=verbose)
+    return rest, debug
+
+
+def _report(error: BaseException, *, debug: bool) -> int:
+    """One screen about an error, and its exit code."""
+    from jobs.exits import ExitCode, exit_code_of, is_expected
+    from jobs.logs import escape_controls
+    from pipelines.redact import redact
+
+    if isinstance(error, _USAGE_ERROR):
+        error.show()  # type: ignore[attr-defined]
+        return ExitCode.USAGE
+    if isinstance(error, SystemExit):
+        return int(error.code) if isinstance(error.code, int) else ExitCode.INTERNAL
+    if isinstance(error, typer.Abort):
+        error = KeyboardInterrupt()
+    code = exit_code_of(error)
+    if debug:
+        logger.error("%s", type(error).__name__, exc_info=error)
+    if code == ExitCode.INTERRUPTED:
+        sys.stderr.write("interrupted: run the same command again to go on\n")
+        return code
+    text = "\n".join(escape_controls(line) for line in redact(str(error)).splitlines()[:40])
+    if is_expected(error):
+        sys.stderr.write(f"error: {text}\n")
+    else:
+        hint = "" if debug else " (--debug shows where)"
+        sys.stderr.write(f"internal error{hint}: {type(error).__name__}: {text[:2000]}\n")
+    return code
+
+
+def main() -> None:
+    """Entry point of the command."""
+    sys.exit(run_command())
+
+
+if __name__ == "__main__":
+    main()

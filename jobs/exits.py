@@ -1,0 +1,52 @@
+"""Exit codes, and the one place where an error becomes one."""
+
+from enum import IntEnum
+
+from ovsops.errors import CheckpointError, ConfigError, OutputError, OvsopsError, RowError, StorageError
+
+
+class ExitCode(IntEnum):
+    """What a shell or a scheduler gets to know."""
+
+    DONE = 0
+    INTERNAL = 1
+    """A fault of ovsops: please report it."""
+    USAGE = 2
+    """The command line or the recipe."""
+    OVER_LIMITS = 3
+    """Finished, but more failed than the recipe's limits allow."""
+    PREFLIGHT = 4
+    """Something that the run needs is not there: device, weights, licence, storage."""
+    OUTPUT = 5
+    """The output is locked, or was made with another recipe."""
+    AUDIT = 6
+    """An audit failed."""
+    INTERRUPTED = 130
+
+
+class PreflightError(OvsopsError):
+    """Something that a run needs is not there; the message says how to get it."""
+
+
+_BY_ERROR: tuple[tuple[type[BaseException], ExitCode], ...] = (
+    (KeyboardInterrupt, ExitCode.INTERRUPTED),
+    (ConfigError, ExitCode.USAGE),
+    (PreflightError, ExitCode.PREFLIGHT),
+    (CheckpointError, ExitCode.PREFLIGHT),
+    (StorageError, ExitCode.PREFLIGHT),
+    (OutputError, ExitCode.OUTPUT),
+    (RowError, ExitCode.INTERNAL),
+)
+
+
+def exit_code_of(error: BaseException) -> ExitCode:
+    """The code of an error that ended a command. Errors that nobody planned are internal ones."""
+    for kind, code in _BY_ERROR:
+        if isinstance(error, kind):
+            return code
+    return ExitCode.INTERNAL
+
+
+def is_expected(error: BaseException) -> bool:
+    """Whether the message says all that a user needs (no traceback)."""
+    return isinstance(error, OvsopsError | KeyboardInterrupt)

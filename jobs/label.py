@@ -1,0 +1,321 @@
+"""From a recipe to a label job that can run: vocabulary, checkpoints, text features, inputs, manifest.
+
+`prepare` finds what is wrong before any image is read. `resolve` is its cheap first half, which writes nothing.
+"""
+
+import json
+import logging
+import os
+import platform
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from jobs.exits import PreflightError
+from jobs.recipe import (
+    LabelRecipe,
+    LoadedRecipe,
+    ModelConfig,
+    merge,
+    recipe_from_plain,
+    recipe_hash,
+    split_recipe,
+    to_plain,
+)
+from ovsops.backbones.checkpoint import Checkpoint
+from ovsops.backbones.checkpoint import resolve as resolve_checkpoint
+from ovsops.errors import OutputError, VocabularyError
+from ovsops.segmenters.build import build_segmenter, checkpoint_identities, compute_text_features
+from ovsops.segmenters.config import SegmenterConfig
+from ovsops.segmenters.segmenter import Segmenter
+from ovsops.segmenters.text_features import ClassTextFeatures
+from ovsops.text.names import nearest
+from ovsops.text.vocabulary import Vocabulary, check_append_only, load_vocabulary
+from pipelines.label import LabelJob, Observer, run_label
+from pipelines.manifest import MANIFEST, differences, read_manifest
+from pipelines.retry import run_retry
+from pipelines.runner import InlineEngine, RayEngine
+from pipelines.schemas import SCHEMA_VERSION
+from pipelines.shards import Shard, expand_inputs
+from pipelines.stages.encode import RegionClass
+from pipelines.storage import StorageOptions, local_path, open_storage, scheme_of
+
+logger = logging.getLogger(__name__)
+
+EngineName = Literal["ray", "inline"]
+
+VOCABULARIES = Path(__file__).parents[1] / "ovsops" / "text" / "data"
+"""Folder of the built-in vocabularies."""
+_ROLES = ("siglip", "dino", "mapper", "clip")
+_VERSIONED = ("ovsops", "torch", "transformers", "ray", "pyarrow", "numpy", "pillow", "simplejpeg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusedFactory:
+    """Travels to the worker with config, vocabulary and text features, and loads the vision towers there."""
+
+    config: SegmenterConfig
+    vocabulary: Vocabulary
+    text: bytes = field(repr=False)
+    """`ClassTextFeatures.to_bytes()`: computed once, on the driver."""
+    model: ModelConfig
+
+    def build(self) -> Segmenter:
+        """Load the weights. On a CPU one thread an actor: two under load were ten times slower."""
+        if self.model.device == "cpu":
+            torch.set_num_threads(1)
+        text = ClassTextFeatures.from_bytes(self.text)
+        return build_segmenter(
+            self.config, self.vocabulary, text, device=self.model.device, dtype=self.model.dtype
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedLabel:
+    """A recipe whose vocabulary, checkpoints and inputs are found. Nothing was written, no model loaded."""
+
+    recipe: LabelRecipe
+    """Absolute paths, vocabulary inline, no `auto`, every checkpoint with its SHA-256."""
+    vocabulary: Vocabulary
+    checkpoints: Mapping[str, str]
+    """Identity by role."""
+    shards: tuple[Shard, ...]
+
+    @property
+    def halves(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The part of the recipe that can change a label, and the settings."""
+        return split_recipe(to_plain(self.recipe))
+
+
+def resolve(loaded: LoadedRecipe) -> ResolvedLabel:
+    """Find everything a recipe names. Raises ConfigError (exit 2), CheckpointError or PreflightError (exit 4)."""
+    recipe = loaded.recipe
+    vocabulary = find_vocabulary(recipe.vocabulary, loaded.folder)
+    segmenter = pin_checkpoints(recipe.segmenter)
+    resolved = replace(
+        recipe,
+        input=replace(recipe.input, shards=tuple(_absolute(p) for p in recipe.input.shards)),
+        output=_absolute(recipe.output),
+        vocabulary=vocabulary.to_mapping(),
+        segmenter=segmenter,
+        model=recipe.model.resolve(num_gpus=recipe.segment_on.num_gpus),
+    )
+    shards = tuple(expand_inputs(resolved.input.shards, resolved.storage))
+    return ResolvedLabel(
+        recipe=resolved,
+        vocabulary=vocabulary,
+        checkpoints=checkpoint_identities(segmenter),
+        shards=shards,
+    )
+
+
+def find_vocabulary(source: str | Mapping[str, Any], folder: Path) -> Vocabulary:
+    """From a file (relative to `folder`), a built-in name, or the mapping itself."""
+    if not isinstance(source, str):
+        return Vocabulary.from_mapping(source)
+    place = folder / Path(source).expanduser()
+    if place.is_file():
+        return load_vocabulary(place)
+    built_in = {path.stem: path for path in sorted(VOCABULARIES.glob("*.yaml"))}
+    if source in built_in:
+        return load_vocabulary(built_in[source])
+    raise VocabularyError(
+        f"vocabulary {source!r}: no such file ({place}) and no built-in vocabulary"
+        f"{nearest(source, built_in)}; built in are {', '.join(built_in)}"
+    )
+
+
+def pin_checkpoints(config: SegmenterConfig) -> SegmenterConfig:
+    """The same config with every checkpoint found on disk, its place absolute and its SHA-256 filled in."""
+    pinned: dict[str, Checkpoint] = {}
+    for role in _ROLES:
+        checkpoint: Checkpoint | None = getattr(config, role)
+        if checkpoint is None:
+            continue
+        found = resolve_checkpoint(checkpoint)
+        source = str(found.path.resolve()) if checkpoint.revision is None else checkpoint.source
+        pinned[role] = replace(checkpoint, source=source, sha256=found.sha256)
+    return replace(config, **pinned)  # type: ignore[arg-type]
+
+
+def _absolute(url: str) -> str:
+    """Workers may run in another folder."""
+    if scheme_of(url) != "file":
+        return url
+    return str(local_path(url)) + ("/" if url.endswith("/") else "")
+
+
+def prepare(loaded: LoadedRecipe) -> LabelJob:
+    """A job that can run; text features are computed here, once. Raises what `resolve` raises, and OutputError."""
+    resolved = resolve(loaded)
+    check_devices(resolved.recipe)
+    check_output(resolved)
+    recipe = resolved.recipe
+    text = compute_text_features(
+        recipe.segmenter,
+        resolved.vocabulary,
+        recipe.languages,
+        device="cuda" if recipe.model.device == "cuda" and torch.cuda.is_available() else "cpu",
+        dtype="float32",
+        cache_dir=recipe.cache_dir,
+    )
+    return LabelJob(
+        output=recipe.output,
+        shards=resolved.shards,
+        segmenter=FusedFactory(
+            config=recipe.segmenter,
+            vocabulary=resolved.vocabulary,
+            text=text.to_bytes(),
+            model=recipe.model,
+        ),
+        segmenter_name=segmenter_name(recipe.segmenter, resolved.checkpoints),
+        classes=region_classes(resolved.vocabulary, recipe.languages),
+        manifest=make_manifest(resolved, text_identity=text.identity),
+        reader=recipe.input.reader,
+        decode=recipe.decode,
+        batch=recipe.batch,
+        regions=recipe.regions,
+        limits=recipe.limits,
+        storage=recipe.storage,
+        segment_on=recipe.segment_on,
+        encode_on=recipe.encode_on,
+    )
+
+
+def check_devices(recipe: LabelRecipe) -> None:
+    """A GPU that the recipe asks for must be there, where that can be told from here."""
+    if recipe.ray.address != "local" or recipe.segment_on.num_gpus <= 0:
+        return
+    here = torch.cuda.device_count()
+    wanted = recipe.segment_on.actors * recipe.segment_on.num_gpus
+    if wanted > here:
+        raise PreflightError(
+            f"segment_on asks for {recipe.segment_on.actors} x {recipe.segment_on.num_gpus} GPUs, this machine has"
+            f" {here} that torch can use: --set segment_on.num_gpus=0 runs on the CPU, --set ray.address=auto on a"
+            " cluster"
+        )
+
+
+def check_output(resolved: ResolvedLabel) -> None:
+    """An output that exists must have been made with this recipe; said before the text features are computed."""
+    storage = open_storage(resolved.recipe.output, resolved.recipe.storage)
+    if not storage.exists(MANIFEST):
+        return
+    earlier = read_manifest(storage)
+    try:
+        check_append_only(Vocabulary.from_mapping(earlier["vocabulary"]), resolved.vocabulary)
+    except VocabularyError as error:
+        raise OutputError(f"{storage.url} was made with another vocabulary: {error}") from error
+    changes = list(differences(earlier["recipe"], resolved.halves[0]))
+    if changes:
+        raise OutputError(
+            f"{storage.url} was made with another recipe; these fields differ: {'; '.join(changes[:20])}."
+            " Choose another output, or set the fields back"
+        )
+
+
+def region_classes(vocabulary: Vocabulary, languages: tuple[str, ...]) -> tuple[RegionClass, ...]:
+    """What records say about each class: its first prompt in the first language that prompts it."""
+    classes = []
+    for spec in vocabulary.classes:
+        prompt, language = next(
+            ((prompts[0], each) for each in languages if (prompts := vocabulary.prompts_of(spec, each))),
+            (spec.name, vocabulary.name_language),
+        )
+        classes.append(RegionClass(id=spec.id, kind=spec.kind, prompt=prompt, language=language))
+    return tuple(classes)
+
+
+def segmenter_name(config: SegmenterConfig, checkpoints: Mapping[str, str]) -> str:
+    """`fused/corrected/<hash of the checkpoints>`: what the `segmenter` column says."""
+    weights = sorted(f"{role} {identity.rpartition(' ')[2]}" for role, identity in checkpoints.items())
+    return f"{config.kind}/{config.mode}/{sha256('; '.join(weights).encode()).hexdigest()[:12]}"
+
+
+def make_manifest(resolved: ResolvedLabel, *, text_identity: str) -> dict[str, Any]:
+    """Content of `run.json`."""
+    labels, settings = resolved.halves
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "versions": installed_versions(),
+        "checkpoints": dict(resolved.checkpoints),
+        "text_features": text_identity,
+        "vocabulary": resolved.vocabulary.to_mapping(),
+        "recipe": labels,
+        "recipe_hash": recipe_hash(labels),
+        "settings": settings,
+    }
+
+
+def installed_versions() -> dict[str, str]:
+    """Of Python and of the packages that can change a number."""
+    found = {"python": platform.python_version()}
+    for name in _VERSIONED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def recipe_of_output(output: str, options: StorageOptions) -> LoadedRecipe:
+    """The recipe that an output was made with, from its `run.json`."""
+    storage = open_storage(output, options)
+    manifest = read_manifest(storage)
+    plain = merge(manifest["recipe"], manifest["settings"]) | {"output": output}
+    where = f"{storage.url}/{MANIFEST}"
+    recipe = recipe_from_plain(plain, where=where)
+    if options != StorageOptions():
+        recipe = replace(recipe, storage=options)
+    return LoadedRecipe(recipe=recipe, folder=Path.cwd(), where=where)
+
+
+def new_run_name() -> str:
+    """Unique among starts; part file names carry it."""
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+
+
+def open_engine(name: EngineName, recipe: LabelRecipe) -> RayEngine | InlineEngine:
+    """Ray, or this process alone (debugging)."""
+    if name == "inline":
+        return InlineEngine(recipe.storage)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    return RayEngine(recipe.ray, recipe.storage)
+
+
+def run_recipe(
+    loaded: LoadedRecipe,
+    *,
+    engine: EngineName,
+    observer: Observer | None,
+    retry_codes: frozenset[str] | None = None,
+    retry: bool = False,
+) -> dict[str, Any]:
+    """Prepare and run (or retry failed rows of) a recipe's job; the summary."""
+    job = prepare(loaded)
+    logger.info("recipe %s, output %s", json.dumps(job.manifest["recipe_hash"][:12]), job.output)
+    with open_engine(engine, loaded.recipe) as opened:
+        stop_on_sigterm()
+        if retry:
+            return run_retry(job, opened, run=new_run_name(), codes=retry_codes, observer=observer)
+        return run_label(job, opened, run=new_run_name(), observer=observer)
+
+
+def stop_on_sigterm() -> None:
+    """SIGTERM ends a run as Ctrl-C does: with a summary and code 130. Called after Ray, which sets its own handler."""
+    import signal
+    import threading
+
+    def interrupt(signum: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: the summary is being written
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, interrupt)

@@ -1,0 +1,210 @@
+"""A dry run: what a recipe would do, what that needs, and what would fail. Writes nothing."""
+
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from jobs.exits import ExitCode, PreflightError
+from jobs.label import ResolvedLabel, check_devices, check_output, pin_checkpoints, resolve
+from jobs.recipe import LabelRecipe, LoadedRecipe
+from ovsops.backbones.checkpoint import resolve as resolve_checkpoint
+from ovsops.errors import CheckpointError, OutputError, StorageError
+from ovsops.text.prompts import class_prompts
+from pipelines.keys import IMAGE_EXTENSIONS, extension_of
+from pipelines.ledger import Ledger
+from pipelines.readers import read_shard
+from pipelines.rows import Closing
+from pipelines.shards import Shard
+from pipelines.storage import StorageOptions, local_path, open_storage, scheme_of
+
+SAMPLE_SHARDS = 2
+"""Archives that are read to estimate how many images all of them hold."""
+SAMPLE_BYTES = 256 * 2**20
+"""Larger archives are not read for a count."""
+
+_DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run would do."""
+
+    facts: tuple[tuple[str, str], ...]
+    """Name and value, in the order they are shown."""
+    problems: tuple[str, ...]
+    """What would end the run, and the way out."""
+    exit_code: ExitCode = ExitCode.DONE
+
+
+def make_plan(loaded: LoadedRecipe) -> Plan:
+    """Look at everything that a recipe names. Raises ConfigError for the recipe itself."""
+    try:
+        resolved = resolve(loaded)
+    except (CheckpointError, PreflightError, StorageError) as error:
+        return Plan(facts=(), problems=(str(error),), exit_code=ExitCode.PREFLIGHT)
+    problems: list[str] = []
+    exit_code = ExitCode.DONE
+    recipe = resolved.recipe
+    try:
+        check_devices(recipe)
+    except PreflightError as error:
+        problems.append(str(error))
+        exit_code = ExitCode.PREFLIGHT
+    if problem := output_problem(recipe.output):
+        problems.append(problem)
+        exit_code = ExitCode.PREFLIGHT
+    try:
+        check_output(resolved)
+    except OutputError as error:
+        problems.append(str(error))
+        exit_code = ExitCode.OUTPUT
+    facts = (
+        *_input_facts(resolved),
+        *_label_facts(resolved),
+        *_machine_facts(recipe),
+    )
+    return Plan(facts=tuple(facts), problems=tuple(problems), exit_code=exit_code)
+
+
+def output_problem(output: str) -> str:
+    """Why a local output cannot be written, without writing; a bucket is tried by `doctor`."""
+    import os
+
+    if scheme_of(output) != "file":
+        return ""
+    place = local_path(output)
+    existing = next(folder for folder in (place, *place.parents) if folder.exists())
+    if not existing.is_dir():
+        return f"output {place}: {existing} is a file; choose another folder"
+    if not os.access(existing, os.W_OK):
+        return (
+            f"output {place}: {existing} is not writable for you; choose another folder or change its rights"
+        )
+    return ""
+
+
+def _input_facts(resolved: ResolvedLabel) -> list[tuple[str, str]]:
+    recipe, shards = resolved.recipe, resolved.shards
+    storage = open_storage(recipe.output, recipe.storage)
+    pending = Ledger(storage).pending(shards, recipe.storage).shards
+    total = sum(shard.size for shard in shards)
+    return [
+        ("input", f"{len(shards)} shards, {readable(total)}, {count_images(shards, recipe)}"),
+        ("done before", f"{len(shards) - len(pending)} shards; {len(pending)} to label"),
+        ("output", recipe.output),
+    ]
+
+
+def count_images(shards: Sequence[Shard], recipe: LabelRecipe) -> str:
+    """Images: exact for folders and where every archive is small, else estimated from the smallest archives."""
+    folders = [s for s in shards if s.kind == "folder"]
+    tars = sorted((s for s in shards if s.kind == "tar"), key=lambda s: (s.size, s.name))
+    images = sum(extension_of(m) in IMAGE_EXTENSIONS for s in folders for m in s.members)
+    sample = [s for s in tars[:SAMPLE_SHARDS] if s.size <= SAMPLE_BYTES]
+    if not tars:
+        return f"{images} images"
+    if not sample:
+        return f"{images} images in folders; archives over {readable(SAMPLE_BYTES)} were not counted"
+    counted = sum(_rows_of(s, recipe, recipe.storage) for s in sample)
+    if len(sample) == len(tars):
+        return f"{images + counted} images"
+    estimate = images + counted * sum(s.size for s in tars) / max(1, sum(s.size for s in sample))
+    return f"about {round(estimate):,} images (estimated from the {len(sample)} smallest archives)"
+
+
+def _rows_of(shard: Shard, recipe: LabelRecipe, options: StorageOptions) -> int:
+    closing = ""
+    for table in read_shard(shard, recipe.input.reader, options):
+        closing = table.column("closing")[-1].as_py() or closing
+    return Closing.from_json(closing).num_rows
+
+
+def _label_facts(resolved: ResolvedLabel) -> list[tuple[str, str]]:
+    recipe, vocabulary = resolved.recipe, resolved.vocabulary
+    table = class_prompts(vocabulary, recipe.languages)
+    things = sum(spec.kind == "thing" for spec in vocabulary.classes)
+    facts = [
+        (
+            "vocabulary",
+            f"{vocabulary.name}: {len(vocabulary.classes)} classes ({things} things), {len(table.entries)} prompts,"
+            f" {len(table.sentences)} sentences in {', '.join(recipe.languages)}",
+        ),
+        ("segmenter", f"{recipe.segmenter.kind}, mode {recipe.segmenter.mode}"),
+    ]
+    return facts + [(f"checkpoint {role}", identity) for role, identity in resolved.checkpoints.items()]
+
+
+def _machine_facts(recipe: LabelRecipe) -> list[tuple[str, str]]:
+    memory = memory_per_actor(recipe)
+    actors = recipe.segment_on.actors
+    there = psutil.virtual_memory()
+    where = "this machine" if recipe.ray.address == "local" else f"Ray at {recipe.ray.address}"
+    return [
+        ("runs on", f"{where}: {actors} actors on {recipe.model.device} in {recipe.model.dtype}"),
+        (
+            "memory",
+            f"about {readable(memory)} an actor, {readable(memory * actors)} in all (estimate);"
+            f" {readable(there.available)} of {readable(there.total)} free here",
+        ),
+    ]
+
+
+def memory_per_actor(recipe: LabelRecipe) -> int:
+    """Bytes, estimated: weights, pixels decoded ahead, score maps of one image, and 1 GiB for torch itself."""
+    weights = sum(num_parameters(path) for path in weight_files(recipe)) * _DTYPE_BYTES[recipe.model.dtype]
+    pixels = 6e6 * recipe.batch.max_megapixels
+    largest = min(recipe.decode.max_pixels, 16_000_000)
+    scores = 4 * recipe.segmenter.class_chunk * largest
+    return int(weights + pixels + scores + 2**30)
+
+
+def weight_files(recipe: LabelRecipe) -> list[Path]:
+    """The safetensors files of a recipe's checkpoints."""
+    config = pin_checkpoints(recipe.segmenter)
+    places = [c for c in (config.siglip, config.dino, config.mapper, config.clip) if c is not None]
+    return [file for place in places for file in resolve_checkpoint(place).weight_files]
+
+
+def num_parameters(path: Path) -> int:
+    """Numbers in a safetensors file, from its header."""
+    with path.open("rb") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+        header: dict[str, Any] = json.loads(file.read(size))
+    total = 0
+    for name, entry in header.items():
+        if name != "__metadata__":
+            count = 1
+            for side in entry["shape"]:
+                count *= side
+            total += count
+    return total
+
+
+def readable(num_bytes: float) -> str:
+    """`12.3 MiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if num_bytes < 1024:
+            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1024
+    return f"{num_bytes:.1f} TiB"
+
+
+def print_plan(plan: Plan, console: Console) -> None:
+    """Facts, then problems."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in plan.facts:
+        table.add_row(name, value)
+    console.print(table, markup=False)
+    for problem in plan.problems:
+        console.print(f"would fail: {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
+    if not plan.problems:
+        console.print("nothing was found that would stop it", highlight=False)

@@ -1,0 +1,317 @@
+"""A recipe: what a run shall do, as one YAML file, resolved into the dataclasses that stages and operators own.
+
+`LabelRecipe` holds no number of its own where a stage or operator has one: its fields are their configs. The part of
+a recipe that can change a label (`split_recipe`) decides whether an output may be continued.
+"""
+
+import copy
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from jobs.door import from_plain, json_schema
+from ovsops.errors import ConfigError
+from ovsops.images.decode import DecodeConfig
+from ovsops.masks.regions import RegionConfig
+from ovsops.segmenters.config import SegmenterConfig
+from ovsops.text.yaml_file import parse_yaml
+from pipelines.label import LabelJob
+from pipelines.readers import ReaderConfig
+from pipelines.redact import redact
+from pipelines.runner import Placement, RayConfig
+from pipelines.stages.segment import BatchConfig
+from pipelines.storage import StorageOptions
+from pipelines.summary import Limits
+
+MAX_RECIPE_BYTES = 1_000_000
+"""A longer recipe is a mistake: a vocabulary of thousands of classes belongs into its own file."""
+
+_SECRET_KEY = re.compile(r"secret|passw(or)?d|credential|access_?key|api_?key|(^|_)token$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputConfig:
+    """What is read."""
+
+    shards: tuple[str, ...]
+    """Archives, folders, globs, brace ranges `{000..123}`; local or s3://. Relative to the working directory."""
+    reader: ReaderConfig = field(default_factory=ReaderConfig)
+    """Caps of the reader and the names of sidecar fields."""
+
+    def __post_init__(self) -> None:
+        if not self.shards:
+            raise ConfigError("input.shards is empty; name at least one archive, folder or pattern")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """How the model's numbers are computed."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: cuda when segment_on.num_gpus is over 0, else cpu."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 on cuda, float32 on the CPU. Part of what decides labels."""
+
+    def resolve(self, *, num_gpus: float) -> "ModelConfig":
+        """The same without `auto`."""
+        device = self.device if self.device != "auto" else "cuda" if num_gpus > 0 else "cpu"
+        dtype = self.dtype if self.dtype != "auto" else "bfloat16" if device == "cuda" else "float32"
+        return ModelConfig(device=device, dtype=dtype)
+
+
+def _job_default(name: str) -> Any:
+    """The label job's own default of a field."""
+    (found,) = (f for f in fields(LabelJob) if f.name == name)
+    return found.default_factory
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelRecipe:
+    """The label job: images in, COCO masks in Parquet out."""
+
+    job: Literal["label"] = "label"
+    """Which job the recipe describes."""
+    input: InputConfig
+    """What is read."""
+    output: str
+    """Folder or s3://bucket/prefix that gets the labels. Relative to the working directory."""
+    vocabulary: Any
+    """A file (relative to the recipe), the name of a built-in vocabulary, or the vocabulary itself."""
+    languages: tuple[str, ...] = ("en",)
+    """Languages whose prompts stand for a class; ids and outputs do not depend on them."""
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    """Caps on images."""
+    segmenter: SegmenterConfig
+    """Checkpoints and numbers of the segmenter."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """Device and precision of the model."""
+    regions: RegionConfig = field(default_factory=RegionConfig)
+    """From class maps to regions."""
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    """How images are grouped for the model."""
+    limits: Limits = field(default_factory=Limits)
+    """When a finished run exits with 3."""
+    storage: StorageOptions = field(default_factory=StorageOptions)
+    """How object storage is reached. Credentials come from the environment, never from a recipe."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """The cluster."""
+    segment_on: Placement = field(default_factory=_job_default("segment_on"))
+    """Actors of the segmenter."""
+    encode_on: Placement = field(default_factory=_job_default("encode_on"))
+    """Workers that turn class maps into regions and write parts."""
+    cache: str | None = None
+    """Folder of text features; OVSOPS_CACHE or ~/.cache/ovsops where it is not given."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.vocabulary, str | Mapping) or not self.vocabulary:
+            raise ConfigError("vocabulary: expected a file, a built-in name or a mapping with `classes`")
+        if not self.languages:
+            raise ConfigError("languages is empty; name at least one, for example [en]")
+        if self.segment_on.actors < 1:
+            raise ConfigError(
+                "segment_on.actors is 0: the model would be loaded for every block; give 1 or more"
+            )
+        if self.model.device == "cuda" and self.segment_on.num_gpus <= 0:
+            raise ConfigError(
+                "model.device is cuda, but segment_on.num_gpus is 0; give each actor a share of a GPU"
+            )
+
+    @property
+    def cache_dir(self) -> Path:
+        """Where text features are kept."""
+        place = self.cache or os.environ.get("OVSOPS_CACHE") or "~/.cache/ovsops"
+        return Path(place).expanduser()
+
+
+JOBS: dict[str, type[LabelRecipe]] = {"label": LabelRecipe}
+"""Recipe class by the value of `job`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedRecipe:
+    """A recipe and where it came from."""
+
+    recipe: LabelRecipe
+    folder: Path
+    """A relative vocabulary is looked up here."""
+    where: str
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
+    """Read a recipe file and apply `a.b=c` overrides. Raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_RECIPE_BYTES + 1)
+        text = data.decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"recipe {path}: cannot be read ({error.strerror}); check the path") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"recipe {path}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
+    if len(data) > MAX_RECIPE_BYTES:
+        raise ConfigError(
+            f"recipe {path}: over {MAX_RECIPE_BYTES} bytes; put the vocabulary into a file of its own"
+        )
+    where = f"recipe {path}"
+    plain = parse_yaml(text, where=where)
+    if not isinstance(plain, dict):
+        raise ConfigError(f"{where}: expected fields such as `job: label`, found {type(plain).__name__}")
+    recipe = recipe_from_plain(apply_overrides(plain, overrides), where=where)
+    return LoadedRecipe(recipe=recipe, folder=path.resolve().parent, where=where)
+
+
+def recipe_from_plain(plain: Mapping[str, Any], *, where: str) -> LabelRecipe:
+    """Plain data to a recipe; ConfigError names every wrong field."""
+    _refuse_secrets(plain, where)
+    job = plain.get("job", "label")
+    if job not in JOBS:
+        raise ConfigError(f"{where}: job is {job!r}; this version knows {', '.join(JOBS)}")
+    kind = JOBS[str(job)]
+    return from_plain(kind, _with_shorthands(plain), where=where)
+
+
+def _with_shorthands(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """One input pattern may stand without a list; a placement keeps the job's defaults for what it leaves out."""
+    full = dict(plain)
+    source = full.get("input")
+    if isinstance(source, Mapping) and isinstance(source.get("shards"), str):
+        full["input"] = {**source, "shards": [source["shards"]]}
+    for name in ("segment_on", "encode_on"):
+        if isinstance(full.get(name), Mapping):
+            full[name] = asdict(_job_default(name)()) | dict(full[name])
+    return full
+
+
+def apply_overrides(plain: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """`a.b=c` puts the YAML value `c` at field b of a; fields that are missing or null on the way are made."""
+    changed: dict[str, Any] = copy.deepcopy(dict(plain))
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        keys = path.strip().split(".")
+        if not equals or not all(keys):
+            raise ConfigError(
+                f"--set {override}: expected FIELD=VALUE, for example --set segmenter.threshold=0.4"
+            )
+        inner = changed
+        for key in keys[:-1]:
+            if inner.get(key) is None:
+                inner[key] = {}
+            inner = inner[key]
+            if not isinstance(inner, dict):
+                raise ConfigError(f"--set {override}: {key} is no mapping, so nothing can be set inside it")
+        inner[keys[-1]] = parse_yaml(text, where=f"--set {path}")
+    return changed
+
+
+def _refuse_secrets(plain: Any, where: str, path: str = "") -> None:
+    """Keys and values that look like credentials: a recipe is stored in `run.json`, in the clear."""
+    if isinstance(plain, Mapping):
+        for key, value in plain.items():
+            here = f"{path}.{key}" if path else str(key)
+            if _SECRET_KEY.search(str(key)) and path.split(".")[0] != "vocabulary":
+                raise ConfigError(
+                    f"{where}: {here} looks like a secret; a recipe is stored with its labels, so give credentials by"
+                    " environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, ...) or the machine's role"
+                )
+            _refuse_secrets(value, where, here)
+    elif isinstance(plain, list):
+        for place, value in enumerate(plain):
+            _refuse_secrets(value, where, f"{path}.{place}")
+    elif isinstance(plain, str) and path.split(".")[0] != "vocabulary" and redact(plain) != plain:
+        raise ConfigError(f"{where}: the value of {path} holds a credential; give it by environment instead")
+
+
+def to_plain(recipe: LabelRecipe) -> dict[str, Any]:
+    """Every field with its value, as plain data (tuples as lists)."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
+    return plain
+
+
+def to_yaml(recipe: LabelRecipe) -> str:
+    """The resolved recipe as YAML that `load_recipe` reads back."""
+    return yaml.safe_dump(to_plain(recipe), sort_keys=False, allow_unicode=True, width=110)
+
+
+def recipe_schema(job: str = "label") -> dict[str, Any]:
+    """JSON schema for editors."""
+    schema = json_schema(JOBS[job])
+    shards = schema["$defs"]["InputConfig"]["properties"]["shards"]
+    schema["$defs"]["InputConfig"]["properties"]["shards"] = {
+        "description": shards.pop("description", ""),
+        "anyOf": [{"type": "string"}, shards],
+    }
+    schema["properties"]["vocabulary"] |= {"anyOf": [{"type": "string"}, {"type": "object"}]}
+    return schema
+
+
+_SETTINGS = (
+    "job",
+    "input.shards",
+    "output",
+    "segmenter.*.source",
+    "segmenter.*.revision",
+    "segmenter.views_per_batch",
+    "segmenter.class_chunk",
+    "model.device",
+    "limits",
+    "storage",
+    "ray",
+    "segment_on",
+    "encode_on",
+    "cache",
+)
+"""Fields that cannot change a label. Everything else can, so that a new field is never forgotten."""
+
+_BATCH_LABELS = "batch.skip_under_side"
+
+
+def is_setting(path: str) -> bool:
+    """Whether the field at a dotted path may change between starts of one output."""
+    if path.startswith("batch."):
+        return path != _BATCH_LABELS
+    keys = path.split(".")
+    for pattern in _SETTINGS:
+        parts = pattern.split(".")
+        if len(parts) <= len(keys) and all(p in ("*", k) for p, k in zip(parts, keys, strict=False)):
+            return True
+    return False
+
+
+def split_recipe(plain: Mapping[str, Any], path: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
+    """The part that can change a label, and the settings; `merge` puts them together again."""
+    labels: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    for key, value in plain.items():
+        here = f"{path}.{key}" if path else str(key)
+        if is_setting(here):
+            settings[key] = value
+        elif isinstance(value, Mapping) and here != "vocabulary":
+            inner_labels, inner_settings = split_recipe(value, here)
+            if inner_labels or not inner_settings:
+                labels[key] = inner_labels
+            if inner_settings:
+                settings[key] = inner_settings
+        else:
+            labels[key] = value
+    return labels, settings
+
+
+def merge(labels: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Inverse of `split_recipe`."""
+    merged = dict(labels)
+    for key, value in settings.items():
+        both = isinstance(merged.get(key), Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def recipe_hash(labels: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON of the part that can change a label."""
+    text = json.dumps(labels, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
