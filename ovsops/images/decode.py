@@ -23,11 +23,11 @@ the first is taken.
     N_EXIF_UNREADABLE     its EXIF block is broken; orientation 1
     N_EXIF_TOO_LARGE      its EXIF block is over the cap and was not read; orientation 1
     N_CMYK                was CMYK or YCCK, taken as Adobe writes it (inverted), without its colour profile
-    N_ALPHA_ON_WHITE      had transparency and was laid on white
+    N_ALPHA_ON_WHITE      had pixels that are not opaque and was laid on white
     N_16_BIT              had 16 bits a sample: grey is scaled and rounded, colour keeps its high byte
     N_TRANSPARENT_COLOR_IGNORED  one 16-bit colour was transparent; it is kept
     N_EXTRANEOUS_BYTES    is a JPEG with stray bytes before its end marker; every pixel is whole
-    N_LENIENT_DECODER     is a JPEG that only Pillow decodes, which does not report damage
+    N_LENIENT_DECODER     is a JPEG of unusual subsampling that only Pillow decodes, which reports no damage
 
 Colour profiles and gamma are not applied. Metadata other than the orientation goes nowhere.
 """
@@ -48,7 +48,7 @@ from ovsops.errors import ImageDecodeError, OvsopsError
 from ovsops.images.decode_config import DecodeConfig
 from ovsops.images.exif import apply_orientation, read_orientation
 from ovsops.images.header import ImageHeader, check_num_bytes
-from ovsops.images.jpeg_header import JPEG_MAGIC, JpegHeader, read_jpeg_header
+from ovsops.images.jpeg_header import JPEG_MAGIC, JpegHeader, read_jpeg_header, without_metadata
 from ovsops.images.png_header import GREY, PALETTE, PNG_MAGIC, RGB, PngHeader, read_png_header
 from ovsops.images.png_pixels import stored_png
 from ovsops.images.webp_header import is_webp, read_webp_header
@@ -56,7 +56,7 @@ from ovsops.images.webp_header import is_webp, read_webp_header
 __all__ = ["DecodeConfig", "DecodedImage", "decode_image", "read_header"]
 
 _STRAY_BYTES_AT_END = re.compile(r"extraneous bytes before marker 0xd9")
-_JPEG_DAMAGE = re.compile(r"corrupt|premature|bogus|invalid|inconsistent", re.IGNORECASE)
+_UNKNOWN_SAMPLING = re.compile(r"not determine subsampling")
 _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError)
 
 
@@ -138,13 +138,13 @@ def _decode_jpeg(data: memoryview, header: JpegHeader, notes: list[str]) -> np.n
             # The strict decoder stops at the first complaint, and this one comes after the last block.
             notes.append("N_EXTRANEOUS_BYTES")
             samples = simplejpeg.decode_jpeg(data, colorspace, buffer=samples, strict=False)
-        elif _JPEG_DAMAGE.search(message):
+        elif _UNKNOWN_SAMPLING.search(message):
+            notes.append("N_LENIENT_DECODER")
+            return _decode_with_pillow(JpegImageFile, without_metadata(data, header), "JPEG", notes)
+        else:
             raise ImageDecodeError(
                 "E_CORRUPT", f"JPEG of {header.width}x{header.height}: {message}; fetch it again"
             ) from error
-        else:
-            notes.append("N_LENIENT_DECODER")
-            return _decode_with_pillow(JpegImageFile, bytes(data), "JPEG", notes)
     if num_channels == 3:
         return samples
     notes.append("N_CMYK")
@@ -218,8 +218,9 @@ def _grey_to_rgb(picture: Image.Image, header: PngHeader, notes: list[str]) -> n
 
 
 def _on_white(rgb: np.ndarray, is_opaque: np.ndarray, notes: list[str]) -> np.ndarray:
-    notes.append("N_ALPHA_ON_WHITE")
-    rgb[~is_opaque] = 255
+    if not is_opaque.all():
+        notes.append("N_ALPHA_ON_WHITE")
+        rgb[~is_opaque] = 255
     return rgb
 
 
@@ -227,9 +228,11 @@ def _to_rgb(picture: Image.Image, notes: list[str]) -> np.ndarray:
     """RGB of any mode; what has alpha is laid on white, so that colours under it stay hidden."""
     if picture.mode in ("LA", "PA", "RGBA"):
         rgba = picture.convert("RGBA")
-        notes.append("N_ALPHA_ON_WHITE")
-        picture = Image.new("RGB", rgba.size, (255, 255, 255))
-        picture.paste(rgba, mask=rgba.getchannel("A"))
+        alpha = rgba.getchannel("A")
+        if alpha.getextrema() != (255, 255):
+            notes.append("N_ALPHA_ON_WHITE")
+            picture = Image.new("RGB", rgba.size, (255, 255, 255))
+            picture.paste(rgba, mask=alpha)
     return _writable(picture.convert("RGB"))
 
 

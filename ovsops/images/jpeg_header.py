@@ -11,6 +11,7 @@ JPEG_MAGIC = b"\xff\xd8\xff"
 EXIF_MAGIC = b"Exif\0\0"
 
 _SOI, _EOI, _SOS, _APP1, _TEM = 0xD8, 0xD9, 0xDA, 0xE1, 0x01
+_METADATA = frozenset(range(0xE0, 0xF0)) - {0xE0, 0xEE} | {0xFE}  # APP0-15 without JFIF, Adobe; comment
 _RESTARTS = range(0xD0, 0xD8)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0-15 without DHT, JPG, DAC
 _DCT_FRAMES = frozenset(
@@ -28,6 +29,8 @@ class JpegHeader(ImageHeader):
     """1 grey, 3 colour, 4 CMYK or YCCK."""
     num_scans: int
     """1 to 4 of a baseline JPEG, about 10 of a progressive one."""
+    metadata: tuple[slice, ...]
+    """Where application data and comments lie that no pixel depends on (all but JFIF and Adobe)."""
 
 
 def read_jpeg_header(data: memoryview, config: DecodeConfig) -> JpegHeader:
@@ -39,6 +42,7 @@ def read_jpeg_header(data: memoryview, config: DecodeConfig) -> JpegHeader:
     """
     width = height = num_components = num_scans = num_parts = 0
     exif: memoryview | None = None
+    metadata: list[slice] = []
     position, pattern = 2, _MARKER
     while True:
         match = pattern.search(data, position)
@@ -56,6 +60,8 @@ def read_jpeg_header(data: memoryview, config: DecodeConfig) -> JpegHeader:
         num_parts += 1
         check_num_parts("JPEG", "parts", num_parts, config.max_parts)
         segment = _segment(data, position, marker)
+        if marker in _METADATA:
+            metadata.append(slice(position - 2, position + 2 + len(segment)))
         position += 2 + len(segment)
         if marker in _FRAMES and not num_components:
             width, height, num_components = _read_frame(segment, marker)
@@ -78,7 +84,15 @@ def read_jpeg_header(data: memoryview, config: DecodeConfig) -> JpegHeader:
         exif=exif,
         num_components=num_components,
         num_scans=num_scans,
+        metadata=tuple(metadata),
     )
+
+
+def without_metadata(data: memoryview, header: JpegHeader) -> bytes:
+    """The same picture without EXIF, XMP, profiles and comments, for a decoder that would parse them."""
+    starts = [0, *(skipped.stop for skipped in header.metadata)]
+    stops = [*(skipped.start for skipped in header.metadata), header.end]
+    return b"".join(data[start:stop] for start, stop in zip(starts, stops, strict=True))
 
 
 def _segment(data: memoryview, position: int, marker: int) -> memoryview:

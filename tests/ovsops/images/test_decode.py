@@ -272,6 +272,20 @@ def test_a_jpeg_only_pillow_knows_is_noted() -> None:
     assert (image.pixels == 128).all()
 
 
+def test_no_decoder_parses_the_metadata_of_such_a_jpeg() -> None:
+    broken = struct.pack("<HHII", 0x011A, 5, 1, 0xFFFFFF00)  # a resolution beyond the end
+    data = images.with_exif(images.jpeg_with_sampling(3, 1), images.exif_block(6, extra=(broken,)))
+    image = decode_image(data)  # a warning of Pillow would fail this test
+    assert (image.exif_orientation, image.notes) == (6, ("N_LENIENT_DECODER",))
+
+
+def test_opaque_alpha_is_no_transparency() -> None:
+    opaque = Image.fromarray(images.photo_pixels()).convert("RGBA")
+    image = decode_image(images.encode(opaque, "PNG"))
+    assert image.notes == ()
+    assert (image.pixels == images.photo_pixels()).all()
+
+
 def test_silent_truncation_in_this_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     with pytest.raises(OvsopsError, match="LOAD_TRUNCATED_IMAGES is on"):
