@@ -4,7 +4,7 @@ Axes: V views, P patches, h w pixels.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,10 +24,11 @@ from ovsops.segmenters.text_features import ClassTextFeatures
 from ovsops.segmenters.views import ViewPlan, cut_views, plan_views, resize
 
 
+@runtime_checkable
 class Segmenter(Protocol):
     """Labels images."""
 
-    def segment(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[ClassMap]:
+    def segment(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[ClassMap]:
         """A class map per RGB image, in order; an image's map does not depend on the other images."""
 
 
@@ -47,7 +48,7 @@ class FusedSegmenter:
         self.text = text.to(device)
 
     @torch.inference_mode()
-    def segment(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[ClassMap]:
+    def segment(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[ClassMap]:
         """A class map per RGB image, in order."""
         plans = [plan_views((int(image.shape[0]), int(image.shape[1])), self.config) for image in images]
         features = self._encode(images, plans)
@@ -57,7 +58,7 @@ class FusedSegmenter:
         ]
 
     def _encode(
-        self, images: Sequence[UInt8[np.ndarray, "h w 3"]], plans: Sequence[ViewPlan]
+        self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], plans: Sequence[ViewPlan]
     ) -> list[ViewFeatures]:
         """Features of each image, from batches that hold the windows of several."""
         if not images:
