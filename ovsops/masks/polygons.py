@@ -20,8 +20,8 @@ class PolygonConfig:
     """How masks become COCO polygons."""
 
     simplify_tolerance_px: float = 0.0
-    """Corners may move by up to this many pixels so that fewer are needed; 0 keeps the mask exactly. 0.5 halves
-    the corners at an IoU close to 1, 1.0 leaves a fifth of them at about 0.98."""
+    """Corners may move by up to this many pixels so that fewer are needed; 0 keeps the mask exactly. On smooth
+    blobs 0.5 left 80 % of the corners at an IoU of 1.0, 0.75 40 % at 0.99, 1.0 16 % at 0.98."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.simplify_tolerance_px < float("inf"):
@@ -86,7 +86,10 @@ def coco_polygons_to_mask(rings: list[list[float]], size_hw: tuple[int, int]) ->
             )
         corners = np.asarray(ring, np.float64).reshape(-1, 2)
         closed = np.concatenate([corners, corners[:1]])
-        mask |= _filled(closed, np.zeros(len(closed), np.int64), size_hw)
+        x0, y0 = np.clip(np.floor(corners.min(axis=0)), 0, size_hw[::-1]).astype(int).tolist()
+        x1, y1 = np.clip(np.ceil(corners.max(axis=0)), 0, size_hw[::-1]).astype(int).tolist()
+        inside = _filled(closed - np.array([x0, y0]), np.zeros(len(closed), np.int64), (y1 - y0, x1 - x0))
+        mask[y0:y1, x0:x1] |= inside
     return mask
 
 
