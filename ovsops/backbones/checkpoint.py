@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from ovsops.backbones.presets import PRESETS
 from ovsops.errors import CheckpointError, ConfigError
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class Checkpoint:
     """Weights by place and content."""
 
     source: str
-    """A local folder, a local .safetensors file, or a hub repository `owner/name`."""
+    """A local folder, a local .safetensors file, a hub repository `owner/name`, or a preset's name."""
     revision: str | None = None
     """Full 40-hex commit of the hub repository; required there, refused for local paths."""
     sha256: str | None = None
@@ -108,7 +109,7 @@ def resolve(checkpoint: Checkpoint) -> ResolvedCheckpoint:
             )
         found = ResolvedCheckpoint(local, checkpoint.source, None)
     else:
-        found = ResolvedCheckpoint(_download(checkpoint), checkpoint.source, checkpoint.revision)
+        found = ResolvedCheckpoint(_download(checkpoint), _repository(checkpoint), checkpoint.revision)
     _check_safe(found)
     if checkpoint.sha256 is not None and found.sha256 != checkpoint.sha256:
         raise CheckpointError(
@@ -208,10 +209,17 @@ def _check_safe(found: ResolvedCheckpoint) -> None:
     raise CheckpointError(f"checkpoint {found.path}: no .safetensors file in it")
 
 
+def _repository(checkpoint: Checkpoint) -> str:
+    known = PRESETS.get(checkpoint.source)
+    return checkpoint.source if known is None else known.repo
+
+
 def _download(checkpoint: Checkpoint) -> Path:
-    if not _REPO.fullmatch(checkpoint.source):
+    repository = _repository(checkpoint)
+    if not _REPO.fullmatch(repository):
         raise CheckpointError(
-            f"checkpoint {checkpoint.source}: no such folder or file, and not a hub repository owner/name"
+            f"checkpoint {checkpoint.source}: no such folder or file, and not a hub repository owner/name "
+            f"or one of the presets {', '.join(PRESETS)}"
         )
     if checkpoint.revision is None:
         raise CheckpointError(
@@ -222,9 +230,7 @@ def _download(checkpoint: Checkpoint) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        folder = snapshot_download(
-            checkpoint.source, revision=checkpoint.revision, allow_patterns=list(_WANTED)
-        )
+        folder = snapshot_download(repository, revision=checkpoint.revision, allow_patterns=list(_WANTED))
     except LocalEntryNotFoundError as error:
         raise CheckpointError(
             f"checkpoint {checkpoint.source}@{checkpoint.revision}: not in the local cache, and the hub "

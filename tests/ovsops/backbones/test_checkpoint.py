@@ -48,6 +48,20 @@ def test_a_cached_revision_is_found_offline(
     assert found.sha256 == resolve(Checkpoint(source=str(siglip_folder))).sha256
 
 
+def test_a_preset_stands_for_its_repository(
+    siglip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    shutil.copytree(
+        siglip_folder, tmp_path / "models--google--siglip2-base-patch16-512" / "snapshots" / COMMIT
+    )
+    found = resolve(Checkpoint(source="siglip2-base-patch16-512", revision=COMMIT))
+    assert found.identity.startswith(f"google/siglip2-base-patch16-512@{COMMIT} sha256:")
+    with pytest.raises(CheckpointError, match="needs `revision`"):
+        resolve(Checkpoint(source="siglip2-base-patch16-512"))
+
+
 def test_pickle_only_folders_are_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1)}, tmp_path / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match=r"only pickle weights \(pytorch_model.bin\)"):

@@ -1,0 +1,161 @@
+"""Published checkpoints by name: repository, licence, class and full-size configuration.
+
+A preset's name may stand as a checkpoint's source. It gives no revision: a recipe pins the full commit itself, and the
+manifest records it. The
+configurations are here so that shapes, memory and FLOPs are known before anything is downloaded.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from ovsops.errors import ConfigError
+
+Family = Literal["siglip", "siglip2-naflex", "dinov2-registers", "clip"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """One published checkpoint."""
+
+    family: Family
+    repo: str
+    licence: str
+    config: Mapping[str, Any]
+    """Keyword arguments of the transformers config; the rest is its default."""
+
+
+def preset(name: str) -> Preset:
+    """The preset of that name."""
+    if name not in PRESETS:
+        raise ConfigError(f"checkpoint preset {name!r} is not one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def empty_model(chosen: Preset) -> torch.nn.Module:
+    """The full-size model on the meta device: every name and shape, no memory."""
+    import transformers
+
+    config_class, model_class = {
+        "siglip": (transformers.SiglipConfig, transformers.SiglipModel),
+        "siglip2-naflex": (transformers.Siglip2Config, transformers.Siglip2Model),
+        "dinov2-registers": (transformers.Dinov2WithRegistersConfig, transformers.Dinov2WithRegistersModel),
+        "clip": (transformers.CLIPConfig, transformers.CLIPModel),
+    }[chosen.family]
+    with torch.device("meta"):
+        model: torch.nn.Module = model_class(config_class(**chosen.config))
+    return model
+
+
+def parameter_shapes(chosen: Preset) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every parameter that the published file must hold."""
+    return {name: tuple(p.shape) for name, p in empty_model(chosen).named_parameters()}
+
+
+def num_parameters(chosen: Preset) -> int:
+    """Parameters in all; times 4 bytes in float32, times 2 in bfloat16."""
+    return sum(math.prod(shape) for shape in parameter_shapes(chosen).values())
+
+
+def _transformer(width: int, layers: int, heads: int, *, mlp: int | None = None) -> dict[str, int]:
+    return {
+        "hidden_size": width,
+        "intermediate_size": mlp or 4 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+    }
+
+
+_SIGLIP_SIZES = {
+    "base": _transformer(768, 12, 12),
+    "large": _transformer(1024, 24, 16),
+    "so400m": _transformer(1152, 27, 16, mlp=4304),
+    "giant-opt": _transformer(1536, 40, 16),
+}
+_SIGLIP_FIXED = (
+    ("base", 16, (224, 256, 384, 512)),
+    ("large", 16, (256, 384, 512)),
+    ("so400m", 14, (224, 384)),
+    ("so400m", 16, (256, 384, 512)),
+    ("giant-opt", 16, (256, 384)),
+)
+_DINO_SIZES = {"small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
+_CLIP_SIZES = {
+    "base-patch16": (_transformer(512, 12, 8), _transformer(768, 12, 12), 16, 512),
+    "large-patch14": (_transformer(768, 12, 12), _transformer(1024, 24, 16), 14, 768),
+}
+
+
+def _siglip_text(size: str) -> dict[str, int]:
+    """The giant image tower has the text tower of so400m with a wider last projection."""
+    tower = _SIGLIP_SIZES["so400m" if size == "giant-opt" else size]
+    return {
+        **tower,
+        "vocab_size": 256_000,
+        "max_position_embeddings": 64,
+        "projection_size": _SIGLIP_SIZES[size]["hidden_size"],
+    }
+
+
+def _siglip_presets() -> dict[str, Preset]:
+    found = {}
+    for size, patch, sides in _SIGLIP_FIXED:
+        for side in sides:
+            name = f"siglip2-{size}-patch{patch}-{side}"
+            vision = {**_SIGLIP_SIZES[size], "image_size": side, "patch_size": patch}
+            found[name] = Preset(
+                family="siglip",
+                repo=f"google/{name}",
+                licence="Apache-2.0",
+                config={"text_config": _siglip_text(size), "vision_config": vision},
+            )
+    for size in ("base", "so400m"):
+        name = f"siglip2-{size}-patch16-naflex"
+        vision = {**_SIGLIP_SIZES[size], "num_patches": 256, "patch_size": 16}
+        found[name] = Preset(
+            family="siglip2-naflex",
+            repo=f"google/{name}",
+            licence="Apache-2.0",
+            config={"text_config": _siglip_text(size), "vision_config": vision},
+        )
+    return found
+
+
+def _dino_preset(size: str) -> Preset:
+    width, layers, heads = _DINO_SIZES[size]
+    shape = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
+    return Preset(
+        family="dinov2-registers",
+        repo=f"facebook/dinov2-with-registers-{size}",
+        licence="Apache-2.0",
+        config={**shape, "patch_size": 14, "image_size": 518, "num_register_tokens": 4},
+    )
+
+
+def _clip_preset(size: str) -> Preset:
+    text, vision, patch, projection = _CLIP_SIZES[size]
+    return Preset(
+        family="clip",
+        repo=f"openai/clip-vit-{size}",
+        licence="MIT",
+        config={
+            "text_config": {**text, "projection_dim": projection},
+            "vision_config": {
+                **vision,
+                "image_size": 224,
+                "patch_size": patch,
+                "projection_dim": projection,
+            },
+            "projection_dim": projection,
+        },
+    )
+
+
+PRESETS: dict[str, Preset] = {
+    **_siglip_presets(),
+    **{f"dinov2-with-registers-{size}": _dino_preset(size) for size in _DINO_SIZES},
+    **{f"clip-vit-{size}": _clip_preset(size) for size in _CLIP_SIZES},
+}

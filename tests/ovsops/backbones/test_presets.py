@@ -1,0 +1,148 @@
+"""Full-size models on the meta device against published counts, shapes and FLOPs."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ovsops.backbones.presets import (
+    PRESETS,
+    empty_model,
+    num_parameters,
+    parameter_shapes,
+    preset,
+)
+from ovsops.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("siglip2-base-patch16-512", 408),  # 16 a layer + 24, both families
+        ("siglip2-base-patch16-naflex", 408),
+        ("siglip2-large-patch16-512", 792),
+        ("siglip2-so400m-patch16-naflex", 888),
+        ("dinov2-with-registers-base", 12 * 18 + 8),
+        ("dinov2-with-registers-large", 24 * 18 + 8),
+        ("clip-vit-base-patch16", 24 * 16 + 14),
+        ("clip-vit-large-patch14", 36 * 16 + 14),
+    ],
+)
+def test_every_published_key_is_there_and_no_other(name: str, keys: int) -> None:
+    assert len(parameter_shapes(preset(name))) == keys
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [
+        ("dinov2-with-registers-base", 86.6),
+        ("dinov2-with-registers-large", 304.4),
+        ("clip-vit-base-patch16", 149.6),
+        ("clip-vit-large-patch14", 427.6),
+        ("siglip2-base-patch16-512", 375.8),
+    ],
+)
+def test_parameter_counts(name: str, millions: float) -> None:
+    assert num_parameters(preset(name)) / 1e6 == pytest.approx(millions, abs=0.06)
+
+
+def test_siglip_text_tower_of_base_size() -> None:
+    shapes = parameter_shapes(preset("siglip2-base-patch16-512"))
+    text = sum(torch.Size(s).numel() for n, s in shapes.items() if n.startswith("text_model."))
+    assert text / 1e6 == pytest.approx(282, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        (
+            "siglip2-base-patch16-512",
+            {
+                "text_model.embeddings.token_embedding.weight": (256_000, 768),
+                "text_model.embeddings.position_embedding.weight": (64, 768),
+                "text_model.head.weight": (768, 768),
+                "vision_model.embeddings.patch_embedding.weight": (768, 3, 16, 16),
+                "vision_model.embeddings.position_embedding.weight": (1024, 768),
+                "vision_model.head.probe": (1, 1, 768),
+                "vision_model.head.attention.in_proj_weight": (2304, 768),
+                "vision_model.head.mlp.fc1.weight": (3072, 768),
+                "logit_scale": (1,),
+                "logit_bias": (1,),
+            },
+        ),
+        (
+            "siglip2-base-patch16-naflex",
+            {
+                "vision_model.embeddings.patch_embedding.weight": (768, 768),
+                "vision_model.embeddings.position_embedding.weight": (256, 768),
+            },
+        ),
+        (
+            "siglip2-giant-opt-patch16-384",
+            {
+                "text_model.embeddings.token_embedding.weight": (256_000, 1152),
+                "text_model.head.weight": (1536, 1152),
+                "vision_model.head.probe": (1, 1, 1536),
+            },
+        ),
+        (
+            "dinov2-with-registers-base",
+            {
+                "embeddings.cls_token": (1, 1, 768),
+                "embeddings.register_tokens": (1, 4, 768),
+                "embeddings.mask_token": (1, 768),
+                "embeddings.position_embeddings": (1, 37 * 37 + 1, 768),
+                "embeddings.patch_embeddings.projection.weight": (768, 3, 14, 14),
+                "encoder.layer.11.layer_scale1.lambda1": (768,),
+                "encoder.layer.11.attention.q_proj.weight": (768, 768),
+                "encoder.layer.11.mlp.fc1.weight": (3072, 768),
+            },
+        ),
+        (
+            "clip-vit-base-patch16",
+            {
+                "text_model.embeddings.token_embedding.weight": (49_408, 512),
+                "text_model.embeddings.position_embedding.weight": (77, 512),
+                "text_projection.weight": (512, 512),
+                "vision_model.embeddings.position_embedding.weight": (197, 768),
+                "visual_projection.weight": (512, 768),
+            },
+        ),
+    ],
+)
+def test_published_shapes(name: str, shapes: dict[str, tuple[int, ...]]) -> None:
+    found = parameter_shapes(preset(name))
+    assert {key: found.get(key) for key in shapes} == shapes
+
+
+def gflop(model: Any, **inputs: torch.Tensor) -> float:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(**inputs)
+    return counter.get_total_flops() / 1e9
+
+
+@pytest.mark.parametrize(("side", "expected"), [(448, 214.75), (518, 304.23)])
+def test_flops_of_dinov2_base(side: int, expected: float) -> None:
+    model = empty_model(preset("dinov2-with-registers-base"))
+    views = torch.empty(1, 3, side, side, device="meta")
+    assert gflop(model, pixel_values=views) == pytest.approx(expected, rel=1e-3)
+
+
+def test_flops_of_siglip2_base() -> None:
+    model: Any = empty_model(preset("siglip2-base-patch16-512"))
+    views = torch.empty(1, 3, 512, 512, device="meta")
+    assert gflop(model.vision_model, pixel_values=views) == pytest.approx(216.24, rel=1e-3)
+    ids = torch.zeros(1, 64, dtype=torch.int64, device="meta")
+    assert gflop(model.text_model, input_ids=ids) == pytest.approx(11.02, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_can_be_built(name: str) -> None:
+    assert parameter_shapes(preset(name))
+    assert preset(name).repo.split("/")[1] == name
+
+
+def test_an_unknown_preset_names_the_known() -> None:
+    with pytest.raises(ConfigError, match="siglip2-base-patch16-512"):
+        preset("siglip2-base")
