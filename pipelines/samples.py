@@ -108,6 +108,7 @@ class SampleGrouper:
         self._window: dict[str | int, _Open] = {}
         self._window_bytes = 0
         self._num_failures = 0
+        self._previous_key = ""
         self._labelled: set[bytes] = set()
         self.ignored: Counter[str] = Counter()
         """Members that belong to no row, by reason."""
@@ -132,6 +133,7 @@ class SampleGrouper:
             self.ignored["no_key"] += 1
         else:
             self._place(*parts, member)
+            self._previous_key = parts[0]
         yield from self._overflow()
 
     def close(self, *, is_damaged: bool = False) -> Iterator[Sample]:
@@ -201,7 +203,7 @@ class SampleGrouper:
         known = self._window.get(key)
         if known is None:
             known = self._window[key] = _Open(key=key, is_late=_digest(key) in self._labelled)
-        elif known is not next(reversed(self._window.values())):
+        elif key != self._previous_key:
             known.notes["N_INTERLEAVED"] = None
         return known
 

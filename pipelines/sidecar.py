@@ -107,7 +107,7 @@ def parse_sidecars(json_bytes: bytes | None, txt_bytes: bytes | None, config: Si
 
 def _load_object(data: bytes, config: SidecarConfig) -> tuple[str, dict[str, Any]]:
     text = _decode(data, config)
-    if _depth(data) > config.max_depth:
+    if _is_deeper(data, config.max_depth):
         raise _Unusable("too_deep")
     try:
         values = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
@@ -129,13 +129,14 @@ def _decode(data: bytes, config: SidecarConfig) -> str:
         raise _Unusable("invalid_utf8") from None
 
 
-def _depth(data: bytes) -> int:
-    """Nesting of brackets outside strings, found without recursion."""
-    depth = deepest = 0
+def _is_deeper(data: bytes, max_depth: int) -> bool:
+    """Whether brackets outside strings nest too deep, found without recursion."""
+    depth = 0
     for bracket in _BRACKET.finditer(_STRING.sub(b"", data)):
         depth += 1 if bracket[0] in b"[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
+        if depth > max_depth:
+            return True
+    return False
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
