@@ -22,7 +22,6 @@ from ovsops.masks.runs import (
     label_runs,
     run_boxes_xyxy,
     run_counts,
-    stack_runs,
 )
 
 MAX_PIXELS = 2**31 - 1
@@ -52,26 +51,26 @@ class Rle:
 
 def mask_to_rle(mask: Bool[np.ndarray, "h w"]) -> Rle:
     """RLE of one mask. It must be bool: of a mask with values 1 and 2, COCO's own encoder loses pixels."""
-    return runs_to_rles(stack_runs([mask]), 1, mask.shape)[0]
+    return crops_to_rles([mask], [(0, 0)], (mask.shape[0], mask.shape[1]))[0]
 
 
 def masks_to_rles(masks: Bool[np.ndarray, "k h w"]) -> list[Rle]:
     """RLEs of masks that may overlap."""
-    return runs_to_rles(stack_runs(masks), len(masks), masks.shape[1:])
+    return crops_to_rles(list(masks), [(0, 0)] * len(masks), (masks.shape[1], masks.shape[2]))
 
 
-def crop_to_rle(
-    crop: Bool[np.ndarray, "ch cw"], *, top_left_yx: tuple[int, int], size_hw: tuple[int, int]
-) -> Rle:
-    """RLE of the mask of `size_hw` that is `crop` at `top_left_yx` and unset elsewhere."""
-    (top, left), (height, width) = top_left_yx, size_hw
-    if top < 0 or left < 0 or top + crop.shape[0] > height or left + crop.shape[1] > width:
-        raise ShapeError(
-            f"a crop of {crop.shape[0]}x{crop.shape[1]} at row {top}, column {left} leaves the "
-            f"{height}x{width} image (h x w): cut it to the image first"
-        )
-    starts, ends = crop_runs(crop, top_left_yx, height)
-    return runs_to_rles(joined_runs(starts, ends, np.zeros(len(starts), np.int64)), 1, size_hw)[0]
+def crops_to_rles(
+    crops: Sequence[Bool[np.ndarray, "_ _"]], corners_yx: Sequence[tuple[int, int]], size_hw: tuple[int, int]
+) -> list[Rle]:
+    """RLEs of masks of `size_hw` that are each a crop, with its top left pixel at a corner, and unset elsewhere."""
+    height, width = size_hw
+    for i, (crop, (top, left)) in enumerate(zip(crops, corners_yx, strict=True)):
+        if top < 0 or left < 0 or top + crop.shape[0] > height or left + crop.shape[1] > width:
+            raise ShapeError(
+                f"crop {i} of {crop.shape[0]}x{crop.shape[1]} at row {top}, column {left} leaves the "
+                f"{height}x{width} image (h x w): cut it to the image first"
+            )
+    return runs_to_rles(crop_runs(crops, corners_yx, size_hw), len(crops), size_hw)
 
 
 def label_map_to_rles(labels: Integer[np.ndarray, "h w"], num_labels: int) -> list[Rle]:

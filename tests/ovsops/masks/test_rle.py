@@ -9,7 +9,7 @@ from ovsops.errors import ShapeError
 from ovsops.masks.rle import (
     Rle,
     counts_to_rle,
-    crop_to_rle,
+    crops_to_rles,
     label_map_to_rles,
     mask_to_rle,
     masks_to_rles,
@@ -94,7 +94,7 @@ def test_a_crop_is_the_mask_that_it_lies_in(
     crop: np.ndarray, top: int, left: int, below: int, right: int
 ) -> None:
     mask = np.pad(crop, ((top, below), (left, right)))
-    assert crop_to_rle(crop, top_left_yx=(top, left), size_hw=mask.shape) == mask_to_rle(mask)
+    assert crops_to_rles([crop], [(top, left)], mask.shape) == [mask_to_rle(mask)]
 
 
 @given(MASKS)
@@ -197,7 +197,15 @@ def test_labels_outside_the_range_are_refused() -> None:
 
 def test_a_crop_outside_the_image_is_refused() -> None:
     with pytest.raises(ShapeError, match="leaves the 4x4 image"):
-        crop_to_rle(np.ones((2, 2), np.bool_), top_left_yx=(3, 0), size_hw=(4, 4))
+        crops_to_rles([np.ones((2, 2), np.bool_)], [(3, 0)], (4, 4))
+
+
+def test_crops_of_several_sizes_stay_apart() -> None:
+    crops = [np.ones((1, 3), np.bool_), np.zeros((2, 2), np.bool_), np.ones((4, 1), np.bool_)]
+    corners = [(3, 1), (0, 0), (0, 3)]
+    masks = np.zeros((3, 4, 4), np.bool_)
+    masks[0, 3, 1:], masks[2, :, 3] = True, True
+    assert crops_to_rles(crops, corners, (4, 4)) == masks_to_rles(masks)
 
 
 def test_merging_needs_one_size() -> None:
