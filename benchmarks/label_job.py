@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from ovsops.images.decode import DecodeConfig, decode_image
-from ovsops.masks.regions import RegionConfig, class_map_to_regions
 
+from ovsops.images.decode import DecodeConfig, decode_image
 from ovsops.masks.class_map import ClassMap
+from ovsops.masks.regions import RegionConfig, class_map_to_regions
 from pipelines.label import LabelJob, run_label
 from pipelines.runner import Placement, RayConfig, RayEngine
 from pipelines.schemas import SCHEMA_VERSION

@@ -43,8 +43,8 @@ class ShardCoverage:
         if end not in arrived_by:
             return None
         chosen: list[Mapping[str, Any]] = []
-        part = arrived_by[end]
-        while part is not None:
-            chosen.append(part)
-            part = arrived_by[part["first"]]
+        last = arrived_by[end]
+        while last is not None:
+            chosen.append(last)
+            last = arrived_by[last["first"]]
         return chosen[::-1]

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from ovsops.images.decode import DecodeConfig
 from ovsops.masks.regions import RegionConfig
-
 from pipelines.coverage import ShardCoverage
 from pipelines.ledger import Commit, Ledger
 from pipelines.lock import OutputLock

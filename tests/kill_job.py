@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pipelines.readers import ReaderConfig
 
 from pipelines.label import LabelJob, run_label
 from pipelines.ledger import Commit, Ledger
+from pipelines.readers import ReaderConfig
 from pipelines.runner import Placement, RayConfig, RayEngine, Step
 from pipelines.schemas import SCHEMA_VERSION
 from pipelines.shards import expand_inputs

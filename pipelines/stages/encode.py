@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from ovsops.masks.regions import Region, RegionConfig, class_map_to_regions
 
+from ovsops.masks.regions import Region, RegionConfig, class_map_to_regions
 from pipelines.maps import unpack_class_map
 from pipelines.rows import ENCODED_ROW
 from pipelines.stage import Stage

@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-from ovsops.images.decode import DecodeConfig, DecodedImage
-from ovsops.images.decode_pool import DecodePool
 
 from ovsops.errors import ImageDecodeError, RowError
+from ovsops.images.decode import DecodeConfig, DecodedImage
+from ovsops.images.decode_pool import DecodePool
 from ovsops.masks.class_map import ClassMap
 from pipelines.maps import pack_class_map
 from pipelines.rows import SEGMENTED_ROW

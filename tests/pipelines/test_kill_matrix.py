@@ -106,7 +106,13 @@ def arguments_for(inputs: list[str], output: str, folder: Path, target: str, bou
     switch = {"boundary": boundary, "target": target, "folder": str(folder)}
     address = ray.get_runtime_context().gcs_address
     # slow enough that workers are still at work when the first shard is committed
-    return {"shards": inputs, "output": output, "switch": switch, "address": address, "seconds_per_batch": 0.3}
+    return {
+        "shards": inputs,
+        "output": output,
+        "switch": switch,
+        "address": address,
+        "seconds_per_batch": 0.3,
+    }
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)
