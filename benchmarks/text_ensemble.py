@@ -71,7 +71,8 @@ def main() -> None:
     lengths = [len(ids) for ids in tower.tokenizer(table.sentences)]
     print(
         f"{len(table.sentences)} prompts of {min(lengths)} to {max(lengths)} tokens, tower of width "
-        f"{options.width} and {options.layers} layers, {options.threads} thread(s), medians of {options.rounds} interleaved rounds"
+        f"{options.width} and {options.layers} layers, {options.threads} thread(s), "
+        f"medians of {options.rounds} interleaved rounds"
     )
     slow, fast, _ = (statistics.median(values) for values in seconds.values())
     for name, values in seconds.items():

@@ -53,11 +53,6 @@ class Checkpoint:
                 f"checkpoint {self.source}: revision {self.revision!r} may move; give the full 40-hex commit"
             )
 
-    @property
-    def is_local(self) -> bool:
-        """Whether `source` exists on this machine's disk."""
-        return Path(self.source).expanduser().exists()
-
 
 @dataclass(frozen=True)
 class ResolvedCheckpoint:

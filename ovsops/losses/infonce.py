@@ -1,6 +1,5 @@
 """Symmetric InfoNCE over a batch of pairs, as Talk2DINO trains its projection. Axes: B pairs, R ranks."""
 
-import math
 from typing import Literal
 
 import torch
@@ -27,8 +26,3 @@ def symmetric_infonce(
     target = torch.arange(len(logits), device=logits.device)
     loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
     return loss / len(logits) ** 2 if reduction == "upstream" else loss
-
-
-def chance_level(batch: int) -> float:
-    """Loss of a scorer that knows nothing: log of the batch size."""
-    return math.log(batch)

@@ -49,7 +49,10 @@ class SegmenterConfig:
 
     kind: Literal["fused"] = "fused"
     mode: Literal["upstream", "corrected"] = "corrected"
-    """`upstream` reproduces the published code with its slips; `corrected` is the maths it means."""
+    """`upstream` reproduces the published code with its slips, from views on; `corrected` is the maths it means.
+
+    Photos are resized with antialiasing in both, where the published loader (OpenCV, bilinear) had none.
+    """
 
     dino: Checkpoint
     """DINOv2 with registers."""

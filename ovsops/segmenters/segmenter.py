@@ -3,7 +3,7 @@
 Axes: V views, P patches, h w pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -51,18 +51,16 @@ class FusedSegmenter:
     def segment(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[ClassMap]:
         """A class map per RGB image, in order."""
         plans = [plan_views((int(image.shape[0]), int(image.shape[1])), self.config) for image in images]
-        features = self._encode(images, plans)
-        return [
-            self._label(image, plan, views)
-            for image, plan, views in zip(images, plans, features, strict=True)
-        ]
+        maps: list[ClassMap] = []
+        for first, end in groups_of_views([len(p.windows) for p in plans], limit=self.config.views_per_batch):
+            features = self._encode(images[first:end], plans[first:end])
+            maps += map(self._label, images[first:end], plans[first:end], features)
+        return maps
 
     def _encode(
         self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], plans: Sequence[ViewPlan]
     ) -> list[ViewFeatures]:
         """Features of each image, from batches that hold the windows of several."""
-        if not images:
-            return []
         views = [
             self._views(image, plan, patch_size=self.dino.patch_size)
             for image, plan in zip(images, plans, strict=True)
@@ -132,6 +130,21 @@ class FusedSegmenter:
             return pamr(part[None], planes[None], config)[0]
 
         return refine
+
+
+def groups_of_views(num_views: Sequence[int], *, limit: int) -> Iterator[tuple[int, int]]:
+    """Runs [first, end) of images with at most `limit` views together, or one image alone.
+
+    What lies in memory is bounded by them, whatever a batch holds.
+    """
+    first, views = 0, 0
+    for place, count in enumerate(num_views):
+        if place > first and views + count > limit:
+            yield first, place
+            first, views = place, 0
+        views += count
+    if num_views:
+        yield first, len(num_views)
 
 
 def _split(batches: Sequence[Tensor | None], sizes: Sequence[int]) -> Sequence[Tensor | None]:

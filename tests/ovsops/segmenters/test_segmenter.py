@@ -14,6 +14,7 @@ from ovsops.masks.class_map import ClassMap
 from ovsops.masks.refine import PamrConfig
 from ovsops.segmenters.build import build_segmenter, checkpoint_identities, compute_text_features
 from ovsops.segmenters.config import CleaningConfig, ProxyAttentionConfig, SegmenterConfig
+from ovsops.segmenters.segmenter import groups_of_views
 from ovsops.segmenters.text_features import ClassTextFeatures
 from ovsops.text.vocabulary import ClassSpec, Vocabulary
 from tests.tiny import checkpoints as tiny
@@ -73,7 +74,7 @@ def test_a_batch_gives_what_its_images_give_alone(
     make_config: MakeConfig, vocabulary: Vocabulary, fields: dict[str, Any]
 ) -> None:
     images = [picture(80, 200), picture(113, 97, seed=1), picture(30, 40, seed=2)]
-    config = make_config(**fields, views_per_batch=4)
+    config = make_config(**fields, views_per_batch=3)
     text = compute_text_features(config, vocabulary, ("en",))
     segmenter = build_segmenter(config, vocabulary, text)
     together = segmenter.segment(images)
@@ -87,6 +88,21 @@ def test_a_batch_gives_what_its_images_give_alone(
     twice = segmenter.segment([images[0], images[0]])
     assert_same_map(twice[0], twice[1])
     assert_same_map(twice[0], together[0])
+
+
+@pytest.mark.parametrize(
+    ("num_views", "expected"),
+    [
+        ([], []),
+        ([9], [(0, 1)]),
+        ([2, 2, 1], [(0, 2), (2, 3)]),
+        ([9, 1, 1], [(0, 1), (1, 3)]),
+        ([1, 9, 1], [(0, 1), (1, 2), (2, 3)]),
+        ([4, 4], [(0, 1), (1, 2)]),
+    ],
+)
+def test_images_are_grouped_by_their_views(num_views: list[int], expected: list[tuple[int, int]]) -> None:
+    assert list(groups_of_views(num_views, limit=4)) == expected
 
 
 def test_no_images_no_maps(make_config: MakeConfig, vocabulary: Vocabulary) -> None:
