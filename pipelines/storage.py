@@ -56,7 +56,7 @@ class StorageOptions:
                 raise ConfigError("storage.s3_endpoint holds credentials: put them into the environment")
 
 
-@dataclass(frozen=True, kw_only=True, order=True)
+@dataclass(frozen=True, kw_only=True)
 class ObjectInfo:
     """One stored file."""
 

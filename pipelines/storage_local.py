@@ -6,6 +6,7 @@ import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from operator import attrgetter
 from pathlib import Path
 
 from ovsops.errors import StorageError
@@ -32,7 +33,7 @@ class LocalStorage(Storage):
                 for info in _walk(str(folder), start, recursive=recursive)
                 if info.path.startswith(start + name_prefix)
             ]
-        return sorted(found)
+        return sorted(found, key=attrgetter("path"))
 
     def count_linked_folders(self, prefix: str = "") -> int:
         """See `Storage.count_linked_folders`."""

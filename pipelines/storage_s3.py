@@ -15,6 +15,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from ovsops.errors import ConfigError, StorageError
@@ -75,7 +76,7 @@ class S3Storage(Storage):
                 if not entry["Key"].endswith("/")
             ]
             if not page.get("IsTruncated"):
-                return sorted(found)
+                return sorted(found, key=attrgetter("path"))
             request = request | {"ContinuationToken": page["NextContinuationToken"]}
 
     def open(self, path: str) -> ObjectReader:
