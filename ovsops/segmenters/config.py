@@ -106,7 +106,7 @@ class SegmenterConfig:
 
     views_per_batch: int = 16
     """Views that go through an encoder together; changes memory, not labels."""
-    class_chunk: int = 32
+    class_chunk: int = 16
     """Classes that are upsampled together; changes memory, not labels."""
 
     def __post_init__(self) -> None:

@@ -24,6 +24,7 @@ MakeConfig = Callable[..., SegmenterConfig]
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "talk2dino": {"alpha": 1.0, "siglip": None},
+    "clip text for the mapper, siglip for itself": {},
     "squash": {"views": "squash"},
     "all": {
         "cleaning": CleaningConfig(),
@@ -61,7 +62,7 @@ def assert_same_map(one: ClassMap, other: ClassMap) -> None:
 @pytest.fixture
 def fields(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     chosen = dict(VARIANTS[request.param])
-    if request.param == "talk2dino":
+    if request.param.startswith(("talk2dino", "clip")):
         root = tmp_path_factory.mktemp("talk2dino")
         chosen["clip"] = Checkpoint(source=str(tiny.write_clip(root / "clip")))
         mapper = tiny.write_mapper(root / "mapper", text_width=tiny.CLIP_WIDTH)
@@ -203,7 +204,21 @@ def test_text_features_are_computed_once(
     assert again.to_bytes() == first.to_bytes()
 
 
-def test_a_seed_without_siglip_vision_needs_no_siglip_rows(
+def test_low_precision_stays_close(make_config: MakeConfig, vocabulary: Vocabulary) -> None:
+    config = make_config(cleaning=CleaningConfig())
+    text = compute_text_features(config, vocabulary, ("en",))
+    image = picture(60, 90)
+    [exact], [low] = (
+        build_segmenter(config, vocabulary, text, dtype=dtype).segment([image])
+        for dtype in ("float32", "bfloat16")
+    )
+    assert low.scores.dtype == np.float32
+    np.testing.assert_allclose(low.scores, exact.scores, atol=0.02)
+    with pytest.raises(ConfigError, match="dtype 'int8' is not one of"):
+        build_segmenter(config, vocabulary, text, dtype="int8")
+
+
+def test_without_siglip_vision_there_are_no_siglip_rows(
     make_config: MakeConfig, vocabulary: Vocabulary
 ) -> None:
     text = compute_text_features(make_config(alpha=1.0), vocabulary, ("en",))
