@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from jobs.exits import ExitCode, exit_code_of, is_expected, stop_on_sigterm
+
 if TYPE_CHECKING:
     from jobs.recipe import LoadedRecipe
     from pipelines.storage import StorageOptions
@@ -118,7 +120,6 @@ def status(
 
     from rich.console import Console
 
-    from jobs.exits import ExitCode
     from jobs.status import print_status, read_status
 
     found = read_status(output, _storage_options(endpoint_url))
@@ -187,7 +188,6 @@ def doctor(
     from rich.console import Console
 
     from jobs.doctor import examine, print_checks
-    from jobs.exits import ExitCode
 
     checks = examine(_load(recipe, overrides) if recipe else None)
     print_checks(checks, Console())
@@ -241,8 +241,11 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     """Parse, run, and turn whatever happens into an exit code: the only place that does."""
     words, debug = _common_options(list(sys.argv[1:] if arguments is None else arguments))
     try:
-        code = app(args=words, prog_name="ovsops", standalone_mode=False)
-        return int(code or 0)
+        stop_on_sigterm()
+        code = int(app(args=words, prog_name="ovsops", standalone_mode=False) or 0)
+        if code == ExitCode.INTERRUPTED:
+            raise KeyboardInterrupt  # newer versions of typer answer Ctrl-C with its code
+        return code
     except BaseException as error:  # noqa: BLE001  the last one who can say anything
         return _report(error, debug=debug)
 
@@ -272,7 +275,6 @@ def _common_options(words: list[str]) -> tuple[list[str], bool]:
 
 def _report(error: BaseException, *, debug: bool) -> int:
     """One screen about an error, and its exit code."""
-    from jobs.exits import ExitCode, exit_code_of, is_expected
     from jobs.logs import escape_controls
     from pipelines.redact import redact
 

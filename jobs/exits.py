@@ -1,5 +1,7 @@
 """Exit codes, and the one place where an error becomes one."""
 
+import signal
+import threading
 from enum import IntEnum
 
 from ovsops.errors import CheckpointError, ConfigError, OutputError, OvsopsError, RowError, StorageError
@@ -50,3 +52,14 @@ def exit_code_of(error: BaseException) -> ExitCode:
 def is_expected(error: BaseException) -> bool:
     """Whether the message says all that a user needs (no traceback)."""
     return isinstance(error, OvsopsError | KeyboardInterrupt)
+
+
+def stop_on_sigterm() -> None:
+    """SIGTERM ends a run as Ctrl-C does: with a summary and code 130. Once; the summary is not interrupted again."""
+
+    def interrupt(signum: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, interrupt)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import torch
 
-from jobs.exits import PreflightError
+from jobs.exits import PreflightError, stop_on_sigterm
 from jobs.recipe import (
     LabelRecipe,
     LoadedRecipe,
@@ -302,20 +302,7 @@ def run_recipe(
     job = prepare(loaded)
     logger.info("recipe %s, output %s", json.dumps(job.manifest["recipe_hash"][:12]), job.output)
     with open_engine(engine, loaded.recipe) as opened:
-        stop_on_sigterm()
+        stop_on_sigterm()  # again: Ray has put its own handler there
         if retry:
             return run_retry(job, opened, run=new_run_name(), codes=retry_codes, observer=observer)
         return run_label(job, opened, run=new_run_name(), observer=observer)
-
-
-def stop_on_sigterm() -> None:
-    """SIGTERM ends a run as Ctrl-C does: with a summary and code 130. Called after Ray, which sets its own handler."""
-    import signal
-    import threading
-
-    def interrupt(signum: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: the summary is being written
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, interrupt)

@@ -27,7 +27,7 @@ from pipelines.storage import StorageOptions, local_path, open_storage, scheme_o
 SAMPLE_SHARDS = 2
 """Archives that are read to estimate how many images all of them hold."""
 SAMPLE_BYTES = 256 * 2**20
-"""Larger archives are not read for a count."""
+"""No more than this is read of one archive, or of all of them, for a count."""
 
 _DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
@@ -103,20 +103,19 @@ def _input_facts(resolved: ResolvedLabel) -> list[tuple[str, str]]:
 
 
 def count_images(shards: Sequence[Shard], recipe: LabelRecipe) -> str:
-    """Images: exact for folders and where every archive is small, else estimated from the smallest archives."""
-    folders = [s for s in shards if s.kind == "folder"]
+    """Images: exact for folders and for archives that are small together, else estimated from a few archives."""
+    images = sum(extension_of(m) in IMAGE_EXTENSIONS for s in shards if s.kind == "folder" for m in s.members)
     tars = sorted((s for s in shards if s.kind == "tar"), key=lambda s: (s.size, s.name))
-    images = sum(extension_of(m) in IMAGE_EXTENSIONS for s in folders for m in s.members)
-    sample = [s for s in tars[:SAMPLE_SHARDS] if s.size <= SAMPLE_BYTES]
-    if not tars:
-        return f"{images} images"
+    total = sum(s.size for s in tars)
+    if total <= SAMPLE_BYTES:
+        return f"{images + sum(_rows_of(s, recipe, recipe.storage) for s in tars)} images"
+    middle = len(tars) // 2
+    sample = [s for s in tars[middle : middle + SAMPLE_SHARDS] if s.size <= SAMPLE_BYTES]
     if not sample:
-        return f"{images} images in folders; archives over {readable(SAMPLE_BYTES)} were not counted"
+        return f"images not counted: archives of over {readable(SAMPLE_BYTES)} are not read for that"
     counted = sum(_rows_of(s, recipe, recipe.storage) for s in sample)
-    if len(sample) == len(tars):
-        return f"{images + counted} images"
-    estimate = images + counted * sum(s.size for s in tars) / max(1, sum(s.size for s in sample))
-    return f"about {round(estimate):,} images (estimated from the {len(sample)} smallest archives)"
+    estimate = images + counted * total / max(1, sum(s.size for s in sample))
+    return f"about {round(estimate):,} images (estimated from {len(sample)} archives of median size)"
 
 
 def _rows_of(shard: Shard, recipe: LabelRecipe, options: StorageOptions) -> int:

@@ -1,0 +1,136 @@
+"""What is shown while a run works, and its end."""
+
+import io
+import logging
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from jobs import progress
+from jobs.exits import ExitCode
+from jobs.progress import (
+    BarObserver,
+    LineObserver,
+    Tally,
+    duration,
+    exit_code_of_summary,
+    make_observer,
+    next_steps,
+    summary_table,
+)
+from pipelines.ledger import Commit
+
+COMMIT = Commit(
+    shard="s", name="a.tar", url="a.tar", size=1, tag="1", run="r", recipe_hash="h", retry=0, read=3, labelled=2,
+    skipped=0, failed=1, codes={"E_TRUNCATED": 1}, notes={}, instances=2, instances_per_class={"1": 2}, complete=True,
+    damage_code="", damage="", ignored={}, sha256="", tables={},
+)  # fmt: skip
+
+
+def summary(**changes: Any) -> dict[str, Any]:
+    return {
+        "over_limits": [],
+        "shards": {"committed": 1, "pending": 0, "failed": {}, "damaged": {}},
+        "images": {"read": 3, "labelled": 2, "skipped": 0, "failed": 1, "instances": 2},
+        "failures_by_code": {"E_TRUNCATED": 1, "S_SMALL": 4},
+        "this_run": {"images_per_second": 1.5},
+    } | changes
+
+
+def text_of(renderable: Any) -> str:
+    console = Console(file=io.StringIO(), width=120)
+    console.print(renderable)
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59.4, "59 s"), (65, "1 min 05 s"), (7620, "2 h 07 min"), (90000, "25 h 00 min")],
+)
+def test_durations_read_well(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_rate_and_time_left_come_from_this_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    tally = Tally()
+    tally.start(shards=10, done=5)
+    assert tally.eta_s() is None
+    clock[0] += 10
+    tally.add(40)
+    tally.shards_done += 1
+    tally.shards_now += 1
+    assert tally.rate() == pytest.approx(4.0)
+    assert tally.eta_s() == pytest.approx(40.0)
+    assert tally.line() == "40 images, 4.0 img/s, 6/10 shards, about 40 s left"
+
+
+def test_the_rate_forgets_what_is_over_a_minute_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    tally = Tally()
+    for _ in range(30):
+        clock[0] += 10
+        tally.add(10 if clock[0] <= 200 else 100)
+    assert tally.rate() == pytest.approx(10.0)
+
+
+def test_one_line_per_half_minute_without_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    caplog.set_level(logging.INFO, "jobs.progress")
+    with make_observer(Console(file=io.StringIO())) as observer:
+        assert type(observer) is LineObserver
+        observer.started(shards=2, done=0)
+        for _ in range(100):
+            clock[0] += 1
+            observer.part(images=1)
+        observer.committed(COMMIT)
+    assert len(caplog.messages) == 3
+    assert "30 images, 1.0 img/s, 0/2 shards" in caplog.messages[0]
+    assert observer.tally.failed == 1
+
+
+def test_a_terminal_gets_a_bar() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    with make_observer(console) as observer:
+        assert isinstance(observer, BarObserver)
+        observer.started(shards=2, done=0)
+        observer.part(images=7)
+        observer.committed(COMMIT)
+        observer.bar.refresh()
+    assert "7 images" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "1/2 shards, 1 failed" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_end_names_codes_output_and_what_to_do() -> None:
+    shown = text_of(
+        summary_table(summary(shards=summary()["shards"] | {"failed": {"b\x1b.tar": "E_STORAGE: 403"}}))
+    )
+    assert "1 E_TRUNCATED" in shown
+    assert "4 S_SMALL" in shown
+    assert "b\\x1b.tar: E_STORAGE: 403" in shown
+    steps = "\n".join(next_steps(summary(over_limits=["1 of 3 images failed"]), "runs/a"))
+    assert "over the limits: 1 of 3 images failed" in steps
+    assert "ovsops retry runs/a" in steps
+    assert "ovsops export runs/a" in "\n".join(
+        next_steps(summary(images=summary()["images"] | {"failed": 0}), "runs/a")
+    )
+
+
+def test_the_exit_code_follows_the_limits() -> None:
+    assert exit_code_of_summary(summary()) == ExitCode.DONE
+    assert exit_code_of_summary(summary(over_limits=["x"])) == ExitCode.OVER_LIMITS
+
+
+def test_a_shard_of_another_commit_counts_its_own_failures() -> None:
+    observer = progress.LineObserver()
+    observer.committed(COMMIT)
+    observer.committed(replace(COMMIT, failed=4))
+    assert observer.tally.failed == 5

@@ -1,0 +1,189 @@
+"""Recipes: read, overridden, split into what decides labels and what does not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from jobs.recipe import (
+    MAX_RECIPE_BYTES,
+    LabelRecipe,
+    apply_overrides,
+    is_setting,
+    load_recipe,
+    merge,
+    recipe_from_plain,
+    recipe_hash,
+    recipe_schema,
+    split_recipe,
+    to_plain,
+    to_yaml,
+)
+from ovsops.errors import ConfigError
+from pipelines.label import LabelJob
+from tests.jobs.conftest import plain_recipe
+
+RECIPES = Path(__file__).parents[2] / "jobs" / "recipes"
+
+
+def recipe(**changes: Any) -> LabelRecipe:
+    return recipe_from_plain(plain_recipe(Path("f"), Path("c"), **changes), where="recipe r")
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_recipes_load(path: Path) -> None:
+    load_recipe(path)
+
+
+def test_the_resolved_recipe_reads_back_equal(tmp_path: Path) -> None:
+    made = recipe(languages=["en", "zh"])
+    path = tmp_path / "r.yaml"
+    path.write_text(to_yaml(made))
+    assert load_recipe(path).recipe == made
+
+
+def test_one_pattern_needs_no_list() -> None:
+    assert recipe(input={"shards": "a.tar"}) == recipe(input={"shards": ["a.tar"]})
+
+
+def test_a_placement_keeps_the_jobs_defaults_for_what_it_leaves_out() -> None:
+    default = LabelJob.__dataclass_fields__["segment_on"].default_factory()  # type: ignore[misc]
+    assert recipe().segment_on == default
+    changed = recipe(segment_on={"num_gpus": 0.5}).segment_on
+    assert (changed.actors, changed.num_gpus, changed.num_cpus) == (default.actors, 0.5, default.num_cpus)
+
+
+def test_overrides_reach_fields_that_are_missing_or_null() -> None:
+    plain = {"a": {"b": 1, "n": None}}
+    changed = apply_overrides(plain, ["a.b=2.5", "a.n.x=[1, two]", "new.deep=null", "a.t=x=y"])
+    assert changed == {"a": {"b": 2.5, "n": {"x": [1, "two"]}, "t": "x=y"}, "new": {"deep": None}}
+    assert plain == {"a": {"b": 1, "n": None}}
+
+
+@pytest.mark.parametrize("override", ["a.b", "=3", "a..b=1", "a.b.c=1"])
+def test_an_override_that_cannot_be_applied_says_so(override: str) -> None:
+    with pytest.raises(ConfigError, match="--set"):
+        apply_overrides({"a": {"b": 1}}, [override])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"storage": {"aws_secret_access_key": "x"}}, r"storage\.aws_secret_access_key looks like a secret"),
+        ({"api_key": "x"}, "api_key looks like a secret"),
+        ({"output": "s3://user:hunter22@bucket/x"}, "value of output holds a credential"),
+        ({"job": "train"}, "job is 'train'; this version knows label"),
+        ({"vocabulary": []}, "vocabulary"),
+        ({"languages": []}, "languages is empty"),
+        ({"segment_on": {"actors": 0}}, "segment_on.actors is 0"),
+        ({"model": {"device": "cuda"}}, "model.device is cuda, but segment_on.num_gpus is 0"),
+        ({"input": {"shards": []}}, "input.shards is empty"),
+        ({"segmentr": {}}, "segmentr is not a known field; did you mean 'segmenter'"),
+    ],
+)
+def test_recipes_that_cannot_run_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        recipe(**changes)
+
+
+def test_a_secret_is_not_repeated_in_the_message() -> None:
+    with pytest.raises(ConfigError) as error:
+        recipe(output="s3://user:hunter22@bucket/x")
+    assert "hunter22" not in str(error.value)
+
+
+def test_environment_variables_are_text() -> None:
+    assert recipe(output="$HOME/out").output == "$HOME/out"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\na: 2", "comes twice"),
+        ("a: &x 1\nb: *x", "alias"),
+        ("- a", "expected fields"),
+        ("a: [", "not usable YAML"),
+        ("a: !!python/object/apply:os.system [id]", "not usable YAML"),
+        ("#" * (MAX_RECIPE_BYTES + 1), "over 1000000 bytes"),
+    ],
+)
+def test_yaml_that_is_not_plain_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no\.yaml: cannot be read"):
+        load_recipe(tmp_path / "no.yaml")
+
+
+def test_the_two_halves_of_a_recipe_make_it_whole_again() -> None:
+    plain = to_plain(recipe())
+    labels, settings = split_recipe(plain)
+    assert merge(labels, settings) == plain
+
+
+@pytest.mark.parametrize(
+    ("path", "setting"),
+    [
+        ("output", True),
+        ("input.shards", True),
+        ("input.reader.tar.max_members", False),
+        ("vocabulary", False),
+        ("languages", False),
+        ("decode.max_side", False),
+        ("segmenter.threshold", False),
+        ("segmenter.dino.source", True),
+        ("segmenter.dino.revision", True),
+        ("segmenter.dino.sha256", False),
+        ("segmenter.views_per_batch", True),
+        ("regions.min_region_share", False),
+        ("batch.skip_under_side", False),
+        ("batch.max_images", True),
+        ("model.device", True),
+        ("model.dtype", False),
+        ("limits.max_failed_share", True),
+        ("ray.address", True),
+        ("segment_on.actors", True),
+        ("cache", True),
+        ("a_field_of_tomorrow", False),
+    ],
+)
+def test_what_may_change_between_starts(path: str, setting: bool) -> None:
+    assert is_setting(path) is setting
+
+
+def test_the_hash_is_of_labels_alone_and_of_the_vocabularys_content() -> None:
+    def hashed(**changes: Any) -> str:
+        return recipe_hash(split_recipe(to_plain(recipe(**changes)))[0])
+
+    vocabulary = plain_recipe(Path("f"), Path("c"))["vocabulary"]
+    assert hashed() == hashed(output="elsewhere", cache="c", limits={}, batch={"max_images": 9})
+    assert hashed() != hashed(regions={"min_region_share": 0.1})
+    assert hashed() != hashed(batch={"skip_under_side": 9})
+    assert hashed() != hashed(vocabulary=vocabulary | {"templates": {"en": ["the {}."]}})
+
+
+def test_the_cache_folder_is_field_then_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert recipe(cache="/c").cache_dir == Path("/c")
+    monkeypatch.setenv("OVSOPS_CACHE", "/e")
+    assert recipe().cache_dir == Path("/e")
+    monkeypatch.delenv("OVSOPS_CACHE")
+    assert recipe().cache_dir == Path("~/.cache/ovsops").expanduser()
+
+
+def test_the_model_follows_the_gpu() -> None:
+    made = recipe(segment_on={"num_gpus": 1})
+    assert vars(made.model.resolve(num_gpus=1)) == {"device": "cuda", "dtype": "bfloat16"}
+    assert vars(made.model.resolve(num_gpus=0)) == {"device": "cpu", "dtype": "float32"}
+
+
+def test_the_schema_has_every_field_of_a_resolved_recipe() -> None:
+    schema = recipe_schema()
+    assert set(schema["properties"]) == set(to_plain(recipe()))
+    assert {"type": "string"} in schema["$defs"]["InputConfig"]["properties"]["shards"]["anyOf"]
+    assert "description" in schema["$defs"]["SegmenterConfig"]["properties"]["threshold"]
+    assert yaml.safe_load(to_yaml(recipe()))["job"] == "label"
