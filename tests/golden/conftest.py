@@ -21,9 +21,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def golden_files(config: pytest.Config) -> list[Path]:
-    """Every .npz of the folder asked for. A folder without one is a mistake, not a pass."""
-    folder: Path = config.getoption("--golden-dir", DATA)
+def golden_files(folder: Path) -> list[Path]:
+    """Every .npz of a folder. A folder without one is a mistake, not a pass."""
     files = sorted(folder.glob("*.npz"))
     if not files:
         raise pytest.UsageError(f"--golden-dir {folder}: no .npz file there; name the folder that holds them")
@@ -32,7 +31,8 @@ def golden_files(config: pytest.Config) -> list[Path]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "golden_file" in metafunc.fixturenames:
-        metafunc.parametrize("golden_file", golden_files(metafunc.config), ids=lambda path: path.stem)
+        files = golden_files(metafunc.config.getoption("--golden-dir", DATA))
+        metafunc.parametrize("golden_file", files, ids=lambda path: path.stem)
 
 
 @pytest.fixture
