@@ -108,6 +108,7 @@ def make_job(arguments: dict[str, Any]) -> KillableJob:
         segmenter=ColourFactory(
             seconds_per_batch=arguments.get("seconds_per_batch", 0.02),
             pid_file=f"{switch.folder}/segment.pid" if switch.folder else "",
+            hold_until=f"{switch.folder}/fired" if switch.folder else "",
         ),
         segmenter_name="colour",
         classes=CLASSES,

@@ -19,7 +19,7 @@ from tests.kill_job import make_job
 from tests.tiny.segmenters import ColourFactory
 
 
-@dataclass(frozen=True)
+@dataclass
 class FillingDisk(ColourFactory):
     """The limit falls with the first model call: decoders, which are running by then, keep their own."""
 
