@@ -10,7 +10,7 @@ _STEPS = 65535
 
 def pack_class_map(class_map: ClassMap) -> tuple[bytes, bytes]:
     """Labels, and scores in steps of 1/65535 (an error of at most 7.7e-6)."""
-    steps = np.rint(np.clip(class_map.scores, 0.0, 1.0) * _STEPS).astype(np.uint16)
+    steps = (class_map.scores * np.float32(_STEPS) + np.float32(0.5)).astype(np.uint16)
     labels = np.ascontiguousarray(class_map.labels)
     return _compress(labels), _compress(steps)
 

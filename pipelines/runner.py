@@ -32,6 +32,9 @@ class Placement:
     num_cpus: float = 0.25
     num_gpus: float = 0.0
     """May be a fraction: 0.5 puts two actors on one GPU."""
+    blocks_at_once: int = 2
+    """Blocks that one actor works on: while the tail of one is packed, the next one is decoded and fed to the
+    model, whose calls stay one after another."""
     memory_gib: float = 0.0
     """Heap that Ray sets aside for each worker; 0 leaves it out of the scheduling."""
 
@@ -147,7 +150,11 @@ def _map(dataset: Any, step: Step) -> Any:
     }
     if not placement.actors:
         return dataset.map_batches(run_once, fn_args=(step.stages,), **arguments)
-    pool = ActorPoolStrategy(size=placement.actors)
+    pool = ActorPoolStrategy(
+        size=placement.actors,
+        max_concurrent_calls_per_actor=placement.blocks_at_once,
+        enable_true_multi_threading=placement.blocks_at_once > 1,
+    )
     return dataset.map_batches(StageWorker, fn_constructor_args=(step.stages,), compute=pool, **arguments)
 
 

@@ -45,11 +45,17 @@ class RunStats:
     """Code and message of shards that could not be read, by name."""
 
     @property
-    def model_busy_share(self) -> float | None:
-        """Model seconds over the span from its first to its last batch, per actor."""
+    def model_span_s(self) -> float | None:
+        """Seconds from the first model batch to the end of the last one."""
         if self.model_first is None or self.model_last is None or self.model_last <= self.model_first:
             return None
-        return self.model_busy_s / (self.actors * (self.model_last - self.model_first))
+        return self.model_last - self.model_first
+
+    @property
+    def model_busy_share(self) -> float | None:
+        """Model seconds over their span, per actor."""
+        span = self.model_span_s
+        return None if span is None else self.model_busy_s / (self.actors * span)
 
 
 def summarise(
@@ -93,6 +99,7 @@ def summarise(
             "shards": stats.shards,
             "images": stats.images,
             "images_per_second": round(stats.images / stats.seconds, 3) if stats.seconds else None,
+            "model_span_s": stats.model_span_s,
             "model_busy_share": stats.model_busy_share,
             "commits_lost_to_another_run": stats.lost_commits,
             "shards_rolled_forward": stats.rolled_forward,
