@@ -92,7 +92,7 @@ def label_job(shards: Sequence[Path], out: Path, model: WaitingModel) -> dict[st
         manifest={"schema_version": SCHEMA_VERSION, "recipe": {}},
         batch=BatchConfig(max_images=BATCH, decode_workers=2),
         segment_on=Placement(actors=1, num_cpus=0.1),
-        encode_on=Placement(num_cpus=0.8),
+        encode_on=Placement(actors=1, num_cpus=0.5, blocks_at_once=1),
     )
     started = time.perf_counter()
     with RayEngine(RayConfig(read_cpus=0.9), options) as engine:

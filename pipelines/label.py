@@ -50,7 +50,7 @@ class LabelJob:
     limits: Limits = field(default_factory=Limits)
     storage: StorageOptions = field(default_factory=StorageOptions)
     segment_on: Placement = field(default_factory=lambda: Placement(actors=1, num_cpus=1.0))
-    encode_on: Placement = field(default_factory=lambda: Placement(num_cpus=0.5))
+    encode_on: Placement = field(default_factory=lambda: Placement(actors=1, num_cpus=0.5, blocks_at_once=1))
 
     def steps(self, run: str) -> list[Step]:
         """The job as a list of stages and where they run."""
