@@ -31,14 +31,14 @@ from jobs.recipe import (
 )
 from ovsops.backbones.checkpoint import Checkpoint
 from ovsops.backbones.checkpoint import resolve as resolve_checkpoint
-from ovsops.errors import OutputError, VocabularyError
+from ovsops.errors import ConfigError, OutputError, OvsopsError, VocabularyError
 from ovsops.segmenters.build import build_segmenter, checkpoint_identities, compute_text_features
 from ovsops.segmenters.config import SegmenterConfig
 from ovsops.segmenters.segmenter import Segmenter
 from ovsops.segmenters.text_features import ClassTextFeatures
 from ovsops.text.names import nearest
 from ovsops.text.vocabulary import Vocabulary, check_append_only, load_vocabulary
-from pipelines.label import LabelJob, Observer, run_label
+from pipelines.label import LabelJob, Observer, record_failed_start, run_label
 from pipelines.manifest import MANIFEST, differences, read_manifest
 from pipelines.retry import run_retry
 from pipelines.runner import InlineEngine, RayEngine
@@ -299,7 +299,14 @@ def run_recipe(
     retry: bool = False,
 ) -> dict[str, Any]:
     """Prepare and run (or retry failed rows of) a recipe's job; the summary."""
-    job = prepare(loaded)
+    recipe = loaded.recipe
+    try:
+        job = prepare(loaded)
+    except (ConfigError, OutputError):
+        raise  # no usable recipe, or an output that is another run's: nothing of ours to write to
+    except OvsopsError as error:
+        record_failed_start(recipe.output, recipe.storage, recipe.limits, error)
+        raise
     logger.info("recipe %s, output %s", json.dumps(job.manifest["recipe_hash"][:12]), job.output)
     with open_engine(engine, loaded.recipe) as opened:
         stop_on_sigterm()  # again: Ray has put its own handler there

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ovsops.errors import OutputError, OvsopsError, StorageError
 from ovsops.images.decode import DecodeConfig
 from ovsops.masks.regions import RegionConfig
 from pipelines.coverage import ShardCoverage
@@ -23,7 +24,7 @@ from pipelines.stages.encode import EncodeStage, RegionClass
 from pipelines.stages.segment import BatchConfig, SegmenterFactory, SegmentStage
 from pipelines.stages.write import WriteStage
 from pipelines.storage import Storage, StorageOptions, open_storage
-from pipelines.summary import Limits, RunStats, summarise, write_summary
+from pipelines.summary import SUMMARY, Limits, RunStats, summarise, write_summary
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +91,25 @@ def run_label(job: LabelJob, engine: Engine, *, run: str, observer: Observer | N
         claim_output(storage, job.manifest)
         driver = _Driver(job, engine, storage, run, lock, observer)
         return driver.run()
+
+
+def record_failed_start(job_output: str, options: StorageOptions, limits: Limits, error: OvsopsError) -> None:
+    """Write `summary.json` for a start that ended before its first image: what stood in the way, and what is done.
+
+    An output that another run holds, or that cannot be written, is left as it is: the error itself says why.
+    """
+    storage = open_storage(job_output, options)
+    try:
+        with OutputLock(storage):
+            stats = RunStats(started=time.time())
+            commits = Ledger(storage).read_all()
+            message = f"{type(error).__name__}: {error}"[:4000]
+            summary = summarise(
+                commits, stats, pending=None, limits=limits, state="not started", error=message
+            )
+            write_summary(storage, summary)
+    except (OutputError, StorageError) as obstacle:
+        logger.warning("no %s was written: %s", SUMMARY, obstacle)
 
 
 class _Driver:

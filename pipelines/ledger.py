@@ -183,6 +183,7 @@ class Ledger:
 
     def recover(self) -> "Recovery":
         """Roll committed shards forward and sweep what nobody committed. Only with the output's lock held."""
+        self.storage.sweep()
         committed = self.committed()
         waiting = sorted({info.path.split("/")[1] for info in self.storage.list("_parts")})
         published = [shard for shard in waiting if shard in committed]

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from ovsops.errors import OutputError
+from ovsops.errors import OutputError, StorageError
 from pipelines.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -93,11 +93,19 @@ class OutputLock:
             return {}
 
     def _beat(self) -> None:
+        last = time.monotonic()
         while not self._stop.wait(HEARTBEAT_S):
-            if self._holder().get("token") != self.token:
-                self.lost.set()
-                return
-            self.storage.put(LOCK, self._record())
+            try:
+                if self._holder().get("token") != self.token:
+                    self.lost.set()
+                    return
+                self.storage.put(LOCK, self._record())
+                last = time.monotonic()
+            except StorageError as error:
+                logger.warning("heartbeat of %s/%s failed: %s", self.storage.url, LOCK, error)
+                if time.monotonic() - last > STALE_AFTER_S:  # others may take it over from now on
+                    self.lost.set()
+                    return
 
 
 def _is_stale(holder: dict[str, Any]) -> bool:

@@ -59,7 +59,13 @@ class RunStats:
 
 
 def summarise(
-    commits: Sequence[Commit], stats: RunStats, *, pending: int, limits: Limits, state: str, error: str = ""
+    commits: Sequence[Commit],
+    stats: RunStats,
+    *,
+    pending: int | None,
+    limits: Limits,
+    state: str,
+    error: str = "",
 ) -> dict[str, Any]:
     """Totals of the whole output and of this start; `exit_code` and why."""
     totals = {

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ovsops.masks.regions import Region, RegionConfig, class_map_to_regions
+from ovsops.masks.regions import Region, RegionConfig, find_regions
 from pipelines.maps import unpack_class_map
 from pipelines.rows import ENCODED_ROW
 from pipelines.stage import Stage
@@ -35,6 +35,7 @@ class EncodeStage(Stage):
         self.by_id = {c.id: c for c in self.classes}
         labels, scores = batch.column("class_map"), batch.column("score_map")
         heights, widths = batch.column("height").to_pylist(), batch.column("width").to_pylist()
+        notes = batch.column("notes").to_pylist()
         regions: list[list[dict[str, Any]] | None] = []
         for i in range(batch.num_rows):
             if not labels[i].is_valid:
@@ -42,9 +43,12 @@ class EncodeStage(Stage):
                 continue
             size_hw = (heights[i], widths[i])
             class_map = unpack_class_map(labels[i].as_buffer(), scores[i].as_buffer(), size_hw=size_hw)
-            found = class_map_to_regions(class_map, self.classes, self.config)
-            regions.append([self._record(region) for region in found])
+            found = find_regions(class_map, self.classes, self.config)
+            notes[i] += [f"{reason}:{count}" for reason, count in sorted(found.dropped.items())]
+            regions.append([self._record(region) for region in found.regions])
         kept = batch.select([n for n in ENCODED_ROW.names if n != "regions"])
+        place = kept.schema.get_field_index("notes")
+        kept = kept.set_column(place, "notes", pa.array(notes, ENCODED_ROW.field("notes").type))
         yield kept.append_column("regions", pa.array(regions, ENCODED_ROW.field("regions").type)).cast(
             ENCODED_ROW
         )

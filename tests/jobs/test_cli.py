@@ -129,7 +129,19 @@ def test_what_cannot_run_ends_before_it_starts(
     got, _, err = ovsops("run", write_recipe(), *INLINE, *words)
     assert (got, says in err) == (code, True), err
     assert "Traceback" not in err
-    assert not (tmp_path / "out").exists()
+    assert [p.name for p in tmp_path.glob("out/*")] == (["summary.json"] if code == 4 else [])
+
+
+def test_a_start_that_fails_leaves_a_summary_that_says_why(
+    write_recipe: Write, ovsops: Call, tmp_path: Path
+) -> None:
+    code, _, _ = ovsops("run", write_recipe(), "--set", "segmenter.mapper.source=nowhere", *INLINE)
+    assert code == 4
+    assert summary(tmp_path)["state"] == "not started"
+    assert "nowhere" in summary(tmp_path)["error"]
+    code, _, err = ovsops("run", write_recipe(), *INLINE)
+    assert code == 0, err
+    assert summary(tmp_path)["state"] == "done"
 
 
 def test_an_output_that_cannot_be_written_is_4(write_recipe: Write, ovsops: Call, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ovsops.errors import OutputError
+from ovsops.errors import OutputError, StorageError
 from pipelines.lock import LOCK, STALE_AFTER_S, OutputLock
 from pipelines.storage import StorageOptions, open_storage
 
@@ -74,3 +74,19 @@ def test_an_owner_that_lost_its_lock_stops_before_it_commits(storage, monkeypatc
         with pytest.raises(OutputError, match="took over"):
             lock.check()
     assert json.loads(storage.read(LOCK))["token"] == "other"
+
+
+def test_a_heartbeat_that_cannot_be_written_goes_on_until_the_lock_is_stale(storage, monkeypatch) -> None:
+    monkeypatch.setattr("pipelines.lock.HEARTBEAT_S", 0.01)
+    monkeypatch.setattr("pipelines.lock.STALE_AFTER_S", 0.2)
+    with OutputLock(storage) as lock:
+        put = storage.put
+
+        def refuse(path: str, data: bytes) -> None:
+            raise StorageError("the disk is away")
+
+        monkeypatch.setattr(storage, "put", refuse)
+        time.sleep(0.05)
+        assert not lock.lost.is_set()
+        assert lock.lost.wait(5)
+        monkeypatch.setattr(storage, "put", put)
