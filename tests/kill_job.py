@@ -25,6 +25,9 @@ from pipelines.stages.write import WriteStage
 from pipelines.storage import StorageOptions
 from tests.tiny.segmenters import CLASSES, ColourFactory
 
+LATE_WIDTH = 80
+"""Images this wide are not segmented before the switch has fired, where a worker is to be killed."""
+
 
 @dataclass(frozen=True)
 class KillSwitch:
@@ -108,7 +111,8 @@ def make_job(arguments: dict[str, Any]) -> KillableJob:
         segmenter=ColourFactory(
             seconds_per_batch=arguments.get("seconds_per_batch", 0.02),
             pid_file=f"{switch.folder}/segment.pid" if switch.folder else "",
-            hold_until=f"{switch.folder}/fired" if switch.folder else "",
+            hold_until=f"{switch.folder}/fired" if switch.target in ("segment", "write") else "",
+            hold_width=LATE_WIDTH,
         ),
         segmenter_name="colour",
         classes=CLASSES,

@@ -19,9 +19,9 @@ import ray
 from pipelines.label import run_label
 from pipelines.runner import InlineEngine
 from pipelines.storage import StorageOptions, open_storage
-from tests.kill_job import make_job
+from tests.kill_job import LATE_WIDTH, make_job
 from tests.servers import S3Server, s3_server
-from tests.tiny.shards import write_shards
+from tests.tiny.shards import draw_image, encode, write_shards, write_tar
 
 pytestmark = [pytest.mark.kill, pytest.mark.ray]
 
@@ -45,7 +45,9 @@ def s3() -> Iterator[S3Server]:
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("in")
-    write_shards(folder, num_shards=NUM_SHARDS, images_per_shard=IMAGES_PER_SHARD, broken_every=7)
+    write_shards(folder, num_shards=NUM_SHARDS - 1, images_per_shard=IMAGES_PER_SHARD, broken_every=7)
+    late = [(f"late-{i}.jpg", encode(draw_image(i, width=LATE_WIDTH))) for i in range(IMAGES_PER_SHARD)]
+    write_tar(folder / "shard-late.tar", late)
     return [str(folder / "*.tar")]
 
 
@@ -55,7 +57,7 @@ def reference(inputs: list[str], tmp_path_factory: pytest.TempPathFactory) -> di
     job = make_job({"shards": inputs, "output": str(out), "seconds_per_batch": 0.0})
     summary = run_label(job, InlineEngine(job.storage), run="reference")
     assert summary["images"]["read"] == NUM_SHARDS * IMAGES_PER_SHARD
-    assert summary["images"]["failed"] == 6
+    assert summary["images"]["failed"] == 5
     return tables(str(out), StorageOptions())
 
 

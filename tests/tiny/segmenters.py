@@ -41,21 +41,20 @@ class ColourFactory:
     pid_file: str = ""
     """The worker appends its process id."""
     hold_until: str = ""
-    """After `hold_after` batches, wait for this file to appear: the worker is surely alive until then."""
-    hold_after: int = 10
-    num_batches: int = 0
+    """On images of `hold_width`, wait (30 s at most) for this file to appear: the worker is alive until then."""
+    hold_width: int = 0
 
     def build(self) -> "ColourFactory":
         if self.pid_file:
             with Path(self.pid_file).open("a") as file:
                 file.write(f"{os.getpid()}\n")
-        self.num_batches = 0
         return self
 
     def segment(self, images: Sequence[np.ndarray]) -> list[ClassMap]:
-        self.num_batches += 1
-        while self.hold_until and self.num_batches > self.hold_after and not Path(self.hold_until).exists():
-            time.sleep(0.02)
+        if self.hold_until and any(image.shape[1] == self.hold_width for image in images):
+            patience = time.monotonic() + 30
+            while not Path(self.hold_until).exists() and time.monotonic() < patience:
+                time.sleep(0.02)
         if self.seconds_per_batch:
             time.sleep(self.seconds_per_batch)
         if self.refuse_width and any(image.shape[1] == self.refuse_width for image in images):
