@@ -120,7 +120,7 @@ def make_job(arguments: dict[str, Any]) -> KillableJob:
         reader=ReaderConfig(rows_per_table=4),
         batch=BatchConfig(max_images=4, decode_workers=1),
         storage=storage,
-        segment_on=Placement(actors=arguments.get("actors", 1), num_cpus=1.0),
+        segment_on=Placement(actors=arguments.get("actors", 1), num_cpus=0.5),
         encode_on=Placement(num_cpus=0.5),
         switch=switch,
     )
