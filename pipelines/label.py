@@ -13,7 +13,7 @@ from ovsops.errors import OutputError, OvsopsError, StorageError
 from ovsops.images.decode import DecodeConfig
 from ovsops.masks.regions import RegionConfig
 from pipelines.coverage import ShardCoverage
-from pipelines.ledger import Commit, Ledger
+from pipelines.ledger import Commit, Ledger, Pending
 from pipelines.lock import OutputLock
 from pipelines.manifest import claim_output
 from pipelines.parts import SealedShard, seal_shard
@@ -128,6 +128,7 @@ class _Driver:
         self.lock, self.observer = lock, observer
         self.ledger = Ledger(storage)
         self.stats = RunStats(started=time.time(), actors=max(1, job.segment_on.actors))
+        self.pending = Pending(shards=(), replaces={})
         self.by_id: dict[str, Shard] = {}
         self.settled: set[str] = set()
         self.coverage: dict[str, ShardCoverage] = {}
