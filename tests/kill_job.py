@@ -49,7 +49,14 @@ class KillSwitch:
             os.kill(self.pid(), signal.SIGKILL)
 
     def pid(self) -> int:
-        return int((Path(self.folder) / f"{self.target}.pid").read_text().split()[-1])
+        return int((Path(self.folder) / f"{self.target}.pid").read_text())
+
+
+def leave_pid(path: Path) -> None:
+    """Put this process's id into a file that is never seen half written."""
+    beside = path.with_suffix(f".{os.getpid()}")
+    beside.write_text(str(os.getpid()))
+    beside.replace(path)
 
 
 class KillableWriteStage(WriteStage):
@@ -59,7 +66,7 @@ class KillableWriteStage(WriteStage):
 
     def process(self, batch: pa.Table) -> Iterator[pa.Table]:
         if self.switch.folder:
-            (Path(self.switch.folder) / "write.pid").write_text(str(os.getpid()))
+            leave_pid(Path(self.switch.folder) / "write.pid")
         yield from super().process(batch)
 
     def write_part(self, rows: pa.Table) -> dict[str, object]:
@@ -129,7 +136,7 @@ def make_job(arguments: dict[str, Any]) -> KillableJob:
 def main() -> None:
     arguments = json.loads(sys.argv[1])
     job = make_job(arguments)
-    Path(job.switch.folder, "driver.pid").write_text(str(os.getpid()))
+    leave_pid(Path(job.switch.folder, "driver.pid"))
     KillableLedger.switch = job.switch
     import pipelines.label
 

@@ -39,15 +39,14 @@ class ColourFactory:
     seconds_per_batch: float = 0.0
     refuse_width: int = 0
     pid_file: str = ""
-    """The worker appends its process id."""
+    """The worker leaves its process id here."""
     hold_until: str = ""
     """On images of `hold_width`, wait (30 s at most) for this file to appear: the worker is alive until then."""
     hold_width: int = 0
 
     def build(self) -> "ColourFactory":
         if self.pid_file:
-            with Path(self.pid_file).open("a") as file:
-                file.write(f"{os.getpid()}\n")
+            Path(self.pid_file).write_text(str(os.getpid()))
         return self
 
     def segment(self, images: Sequence[np.ndarray]) -> list[ClassMap]:
