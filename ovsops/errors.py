@@ -5,6 +5,7 @@
     ├── ConfigError         a field of a recipe or config                            (ValueError)  exit 2
     │   └── VocabularyError a vocabulary that cannot be used as it is
     ├── CheckpointError     weights: missing, wrong keys or shapes, refused format                 exit 4
+    ├── TrainingError       a training that cannot go on
     ├── StorageError        a path or bucket that cannot be read or written
     ├── OutputError         the output is locked or was made with another recipe                   exit 5
     └── RowError            what is wrong with one row; `code` goes into the row
@@ -32,6 +33,10 @@ class VocabularyError(ConfigError):
 
 class CheckpointError(OvsopsError):
     """Weights that are missing, do not fit, or come in a refused format."""
+
+
+class TrainingError(OvsopsError):
+    """A training that cannot go on: the loss is not finite, or the data do not suffice."""
 
 
 class StorageError(OvsopsError):

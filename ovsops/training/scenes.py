@@ -1,0 +1,153 @@
+"""Scenes of the miniature world in memory, and the batches that a step draws from them.
+
+Axes: N scenes, B scenes of a batch, T things of a scene (the most that any has), A attributes, h w pixels,
+H W patch grid, R regions, C classes.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from ovsops.errors import TrainingError
+from ovsops.miniature.attributes import (
+    CLASS_NAMES,
+    COLOURS,
+    LANGUAGES,
+    MATERIALS,
+    NOUNS,
+    PATTERNS,
+    SIZES,
+    STUFF,
+)
+from ovsops.miniature.captions import scene_caption
+from ovsops.miniature.scene import Scene, Thing
+
+NUM_CLASSES = len(CLASS_NAMES)
+ABSENT = -1
+_FAMILIES = {"noun": NOUNS, "colour": COLOURS, "pattern": PATTERNS, "material": MATERIALS, "size": SIZES}
+_CODES = {family: {value.name: i for i, value in enumerate(values)} for family, values in _FAMILIES.items()}
+FAMILIES = tuple(_FAMILIES)
+NUM_THING_CLASSES, NUM_STUFF = len(NOUNS), len(STUFF)
+
+
+def thing_codes(thing: Thing) -> list[int]:
+    """Place of each attribute of a thing in its family, in the order of FAMILIES."""
+    return [_CODES[family][getattr(thing, family)] for family in FAMILIES]
+
+
+def phrase_codes(thing: Thing, said: Collection[str]) -> list[int]:
+    """What a phrase about a thing says: its noun and the attributes in `said` that have a word."""
+    codes = thing_codes(thing)
+    for place, family in enumerate(FAMILIES[1:], start=1):
+        has_word = bool(_FAMILIES[family][codes[place]].en)  # "plain", "matte" and a medium size go unsaid
+        if family not in said or not has_word:
+            codes[place] = ABSENT
+    return codes
+
+
+@dataclass(frozen=True)
+class SceneBank:
+    """Scenes as tensors, with the words that go with them."""
+
+    images: UInt8[Tensor, "N 3 h w"]
+    instances: UInt8[Tensor, "N h w"]
+    """0, or the place of a thing in its scene, from 1."""
+    semantic: UInt8[Tensor, "N h w"]
+    """Class ids from 1."""
+    codes: Int[Tensor, "N T A"]
+    """Attributes of each thing; ABSENT where a scene has fewer things."""
+    things: tuple[tuple[Thing, ...], ...]
+    captions: dict[tuple[str, str], list[str]]
+    """By (language, "short" or "long")."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def bank_of(scenes: Iterable[Scene]) -> SceneBank:
+    """Stack scenes of one size. Raises TrainingError when there is none."""
+    images, instances, semantic, things = [], [], [], []
+    captions: dict[tuple[str, str], list[str]] = {
+        (language, length): [] for language in LANGUAGES for length in ("short", "long")
+    }
+    for scene in scenes:
+        images.append(torch.from_numpy(scene.image).permute(2, 0, 1).contiguous())
+        instances.append(torch.from_numpy(scene.instances))
+        semantic.append(torch.from_numpy(scene.semantic))
+        things.append(scene.things)
+        for (language, length), sentences in captions.items():
+            sentences.append(scene_caption(scene, language, length))
+    if not images:
+        raise TrainingError("no scene to train on: the shards are empty, or every scene was left out")
+    most = max(1, *(len(t) for t in things))
+    codes = torch.full((len(things), most, len(FAMILIES)), ABSENT, dtype=torch.int64)
+    for n, of_scene in enumerate(things):
+        for t, thing in enumerate(of_scene):
+            codes[n, t] = torch.tensor(thing_codes(thing))
+    return SceneBank(
+        torch.stack(images),
+        torch.stack(instances),
+        torch.stack(semantic),
+        codes,
+        tuple(things),
+        captions,
+    )
+
+
+def batch_indices(
+    step: int, *, num_scenes: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+) -> Int[Tensor, " B"]:
+    """Which scenes this worker sees at `step`: a new order every epoch, no scene twice in one.
+
+    The workers' slices together are the batch that one worker of batch_size * world_size would see.
+    """
+    whole = batch_size * world_size
+    per_epoch = num_scenes // whole
+    if not per_epoch:
+        raise TrainingError(
+            f"{num_scenes} scenes do not fill one batch of {whole}; draw more scenes or take a smaller batch"
+        )
+    epoch, place = divmod(step, per_epoch)
+    order = torch.randperm(num_scenes, generator=step_generator(seed, epoch))
+    start = place * whole + rank * batch_size
+    return order[start : start + batch_size]
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """Random numbers that depend on seed and step alone, so that a resumed run draws the same."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
+
+
+def class_shares(
+    semantic: UInt8[Tensor, "B h w"], *, patch_size: int, num_classes: int = NUM_CLASSES
+) -> Float[Tensor, "B C H W"]:
+    """Share of each patch that each class covers; class id c is plane c - 1."""
+    planes = F.one_hot(semantic.long(), num_classes + 1)[..., 1:].permute(0, 3, 1, 2).float()
+    return F.avg_pool2d(planes, patch_size)
+
+
+def region_shares(
+    instances: UInt8[Tensor, "B h w"], semantic: UInt8[Tensor, "B h w"], *, patch_size: int, num_things: int
+) -> Float[Tensor, "B R H W"]:
+    """Share of each patch that each thing covers, then that each stuff covers; absent regions are zero."""
+    things = F.one_hot(instances.long(), num_things + 1)[..., 1:]
+    stuff = F.one_hot((semantic.long() - NUM_THING_CLASSES).clamp_min(0), NUM_STUFF + 1)[..., 1:]
+    planes = torch.cat([things, stuff], dim=-1).permute(0, 3, 1, 2).float()
+    return F.avg_pool2d(planes, patch_size)
+
+
+def matches(phrases: Int[Tensor, "P A"], regions: Int[Tensor, "R A"]) -> Tensor:
+    """Bool [P R]: whether a region has everything that the phrase says; ABSENT in a phrase says nothing."""
+    said = phrases[:, None] != ABSENT
+    return (~said | (phrases[:, None] == regions[None])).all(dim=-1)
+
+
+def stuff_codes(indices: Sequence[int]) -> Int[Tensor, "R A"]:
+    """Regions of stuff in the code of things: nouns beyond the things' own, no attribute."""
+    codes = torch.full((len(indices), len(FAMILIES)), ABSENT - 1, dtype=torch.int64)
+    codes[:, 0] = NUM_THING_CLASSES + torch.tensor(list(indices), dtype=torch.int64)
+    return codes

@@ -1,0 +1,77 @@
+"""Where a training stands, on disk: weights, optimiser, step and random state, without pickle.
+
+A state is a folder `state-<step>` that appears by one rename; the two newest are kept, so that a kill at any
+moment leaves one that is whole.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ovsops.errors import CheckpointError
+
+_PREFIX = "state-"
+_KEEP = 2
+
+
+def save_state(folder: Path, step: int, module: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
+    """Write the state after `step` steps; older ones but one are dropped."""
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder / f"{_PREFIX}{step:08d}"
+    beside = folder / f".{place.name}.{os.getpid()}"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    tensors = {f"module.{name}": value for name, value in module.state_dict().items()}
+    numbers = optimizer.state_dict()
+    for index, slots in numbers["state"].items():
+        tensors |= {f"optimizer.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
+    tensors["random"] = torch.get_rng_state()
+    save_file(
+        {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+        beside / "state.safetensors",
+    )
+    (beside / "state.json").write_text(json.dumps({"step": step, "num_parameters": len(numbers["state"])}))
+    shutil.rmtree(place, ignore_errors=True)
+    beside.replace(place)
+    for old in states(folder)[:-_KEEP]:
+        shutil.rmtree(old)
+    return place
+
+
+def load_state(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Continue from the newest state in `folder`; the number of steps done, 0 when there is none."""
+    found = states(folder)
+    if not found:
+        return 0
+    place = found[-1]
+    tensors = load_file(place / "state.safetensors")
+    own = {
+        name.removeprefix("module."): value for name, value in tensors.items() if name.startswith("module.")
+    }
+    wanted = module.state_dict()
+    if own.keys() != wanted.keys() or any(own[n].shape != wanted[n].shape for n in own):
+        different = sorted(own.keys() ^ wanted.keys()) or [n for n in own if own[n].shape != wanted[n].shape]
+        raise CheckpointError(
+            f"training state {place} is of another model ({', '.join(different[:3])} differ); "
+            "train into another folder, or delete this one to start over"
+        )
+    module.load_state_dict(own)
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, slot = name.split(".")
+            slots.setdefault(int(index), {})[slot] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": slots, "param_groups": groups})
+    torch.set_rng_state(tensors["random"])
+    return int(json.loads((place / "state.json").read_text())["step"])
+
+
+def states(folder: Path) -> list[Path]:
+    """The whole states in `folder`, oldest first."""
+    return sorted(folder.glob(f"{_PREFIX}*"))
