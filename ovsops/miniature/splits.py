@@ -1,0 +1,30 @@
+"""Which seeds belong to training, validation and test. A scene is its seed, so the splits share no scene."""
+
+from typing import Literal
+
+from ovsops.errors import ConfigError
+
+Split = Literal["train", "validation", "test"]
+
+_SEEDS: dict[Split, range] = {
+    "train": range(100_000, 800_000),
+    "validation": range(800_000, 900_000),
+    "test": range(900_000, 1_000_000),
+}
+
+
+def seeds_of(split: Split) -> range:
+    """The seeds of a split."""
+    if split not in _SEEDS:
+        raise ConfigError(f"there is no split {split!r}: use one of {', '.join(_SEEDS)}")
+    return _SEEDS[split]
+
+
+def split_of(seed: int) -> Split:
+    """The split that a seed belongs to. Seeds outside every range belong to none: ConfigError."""
+    for split, seeds in _SEEDS.items():
+        if seed in seeds:
+            return split
+    raise ConfigError(
+        f"seed {seed} belongs to no split: use {seeds_of('train').start} to {seeds_of('test').stop - 1}"
+    )
