@@ -5,7 +5,16 @@ import math
 import pytest
 import torch
 
-from ovsops.losses.infonce import LOGIT_SCALE, symmetric_infonce
+from ovsops.errors import ShapeError
+from ovsops.losses.infonce import (
+    LOG_SCALE_INITIAL,
+    LOGIT_SCALE,
+    infonce_loss,
+    infonce_of_pairs,
+    learned_logit_scale,
+    symmetric_infonce,
+)
+from ovsops.losses.siglip import equal_pairs
 
 
 def test_two_pairs_by_hand() -> None:
@@ -43,3 +52,61 @@ def test_the_order_of_pairs_does_not_matter() -> None:
 def test_a_perfect_scorer_approaches_zero_at_the_published_scale() -> None:
     assert symmetric_infonce(2 * torch.eye(8) - 1).item() < 1e-9
     assert pytest.approx(14.2857, abs=1e-4) == LOGIT_SCALE
+
+
+def pairs(num: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    texts, images = torch.randn(2, num, 5, generator=generator, dtype=torch.float64)
+    return texts, images
+
+
+def test_vectors_give_the_loss_of_their_cosines() -> None:
+    texts, images = pairs(6)
+    similarity = torch.nn.functional.normalize(texts) @ torch.nn.functional.normalize(images).T
+    for reduction in ("mean", "upstream"):
+        expected = symmetric_infonce(similarity, reduction=reduction)
+        torch.testing.assert_close(infonce_loss(texts, images, reduction=reduction), expected)
+
+
+def test_an_identity_of_positives_changes_nothing() -> None:
+    texts, images = pairs(5)
+    expected = infonce_of_pairs(texts, images)
+    torch.testing.assert_close(infonce_of_pairs(texts, images, positives=torch.eye(5).bool()), expected)
+
+
+def test_equal_captions_share_the_target() -> None:
+    """All cosines equal: every distribution is uniform over 3, and so costs log 3, however many are true."""
+    ones = torch.ones(3, 4)
+    losses = infonce_of_pairs(ones, ones, positives=equal_pairs(torch.tensor([7, 8, 7])))
+    torch.testing.assert_close(losses, torch.full((3,), math.log(3)))
+
+
+def test_positives_must_hold_the_own_pair() -> None:
+    with pytest.raises(ShapeError, match="every pair must be true of itself"):
+        infonce_of_pairs(*pairs(2), positives=torch.zeros(2, 2, dtype=torch.bool))
+
+
+def test_one_pair_costs_nothing_and_no_pair_is_an_error() -> None:
+    assert infonce_loss(*pairs(1)).item() == 0
+    with pytest.raises(ShapeError, match="holds no pair"):
+        infonce_loss(torch.ones(0, 3), torch.ones(0, 3))
+
+
+def test_a_learned_scale_starts_as_published_and_stops_at_100() -> None:
+    assert learned_logit_scale(torch.tensor(LOG_SCALE_INITIAL)).item() == pytest.approx(LOGIT_SCALE, rel=1e-6)
+    log_scale = torch.tensor(9.0, requires_grad=True)
+    scale = learned_logit_scale(log_scale)
+    assert scale.item() == 100
+    scale.backward()
+    assert log_scale.grad == 0
+
+
+def test_gradients_of_vectors_and_scale() -> None:
+    texts, images = (side.requires_grad_() for side in pairs(3))
+    log_scale = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    positives = equal_pairs(torch.tensor([0, 1, 0]))
+    for true_pairs in (None, positives):
+        assert torch.autograd.gradcheck(
+            lambda t, i, s, p=true_pairs: infonce_loss(t, i, logit_scale=learned_logit_scale(s), positives=p),
+            (texts, images, log_scale),
+        )
