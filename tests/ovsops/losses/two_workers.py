@@ -16,6 +16,7 @@ from ovsops.losses.distillation import attention_distillation, feature_distillat
 from ovsops.losses.diversity import group_variance, translation_loss
 from ovsops.losses.gather import Gather, all_gather_with_gradient
 from ovsops.losses.infonce import infonce_loss, infonce_of_pairs, learned_logit_scale
+from ovsops.losses.koleo import koleo_loss
 from ovsops.losses.masked import masked_prediction_loss
 from ovsops.losses.self_distillation import self_distillation_loss
 from ovsops.losses.siglip import equal_pairs, siglip_loss
@@ -119,6 +120,11 @@ def prototypes(model: Towers, batch: Batch, gather: Gather) -> Tensor:
     )
 
 
+def koleo(model: Towers, batch: Batch, gather: Gather) -> Tensor:
+    loss = koleo_loss(batch["images"] @ model.image, gather=gather)
+    return loss + 0 * (model.text.sum() + model.log_scale + model.bias)
+
+
 def frozen_teacher(model: Towers, batch: Batch, gather: Gather) -> Tensor:
     student, teacher = batch["patches"] @ model.image, batch["teacher_patches"]
     logits = (student @ model.text).flatten(1, 2)[:, None]
@@ -140,6 +146,7 @@ LOSSES: dict[str, Loss] = {
     "classes": classes,
     "prototypes": prototypes,
     "frozen_teacher": frozen_teacher,
+    "koleo": koleo,
 }
 
 
@@ -209,7 +216,7 @@ def run_worker(rank: int, num_ranks: int, port: int, folder: str) -> None:
         init_method=f"tcp://127.0.0.1:{port}",
         rank=rank,
         world_size=num_ranks,
-        timeout=datetime.timedelta(seconds=60),
+        timeout=datetime.timedelta(minutes=5),
     )
     gather = all_gather_with_gradient()
     found = {name: step(name, rank=rank, num_ranks=num_ranks, gather=gather) for name in sorted(LOSSES)}
