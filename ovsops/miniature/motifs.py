@@ -154,8 +154,7 @@ def _scales(x: _Plane, y: _Plane) -> _Plane:
     def glyph(dy: _Plane, dx: _Plane) -> _Plane:
         return np.where(dx > 0.3, 9.0, np.abs(np.sqrt(dx * dx + dy * dy) - 4.0) - 0.75)
 
-    near = _each(y, x, glyph, rows=4.0)
-    return near
+    return _each(y, x, glyph, rows=4.0)
 
 
 _MOTIFS: dict[str, Callable[[_Plane, _Plane], _Plane]] = {

@@ -86,8 +86,8 @@ def place(noun: str, pose: Pose, size_hw: tuple[int, int]) -> Footprint:
     reach = int(pose.radius_256 * shapes.EXTENT) + 512
     top, bottom = max(0, (pose.y_256 - reach) >> 8), min(height, ((pose.y_256 + reach) >> 8) + 1)
     left, right = max(0, (pose.x_256 - reach) >> 8), min(width, ((pose.x_256 + reach) >> 8) + 1)
-    dy = (np.arange(top, bottom, dtype=np.int32) * 256 + (128 - pose.y_256))[:, None]
-    dx = (np.arange(left, right, dtype=np.int32) * 256 + (128 - pose.x_256))[None, :]
+    dy = (np.arange(top, bottom, dtype=np.int64) * 256 + (128 - pose.y_256))[:, None]
+    dx = (np.arange(left, right, dtype=np.int64) * 256 + (128 - pose.x_256))[None, :]
     sine, cosine = sine_cosine(pose.angle_100)
     s, c = round(sine * 8192), round(cosine * 8192)
     flip = -1 if pose.is_mirrored else 1

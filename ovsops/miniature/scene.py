@@ -62,11 +62,18 @@ class SceneConfig:
             raise ConfigError(
                 f"min_radius {self.min_radius}, max_radius {self.max_radius}: expected 4 <= min <= max <= 60"
             )
+        if self.min_radius * min(height, width) < 2 * NOMINAL_SIZE:
+            raise ConfigError(
+                f"min_radius {self.min_radius} is under 2 pixels in a {height}x{width} scene (h x w): raise either"
+            )
         if not 0 <= self.max_turn_degrees <= 90:
             raise ConfigError(f"max_turn_degrees is {self.max_turn_degrees}: expected 0 to 90")
-        for name in ("max_hidden_percent", "two_stuffs_percent"):
-            if not 0 <= getattr(self, name) <= 100:
-                raise ConfigError(f"{name} is {getattr(self, name)}: expected 0 to 100")
+        if not 0 <= self.max_hidden_percent <= 90:
+            raise ConfigError(
+                f"max_hidden_percent is {self.max_hidden_percent}: expected 0 to 90, so that no thing vanishes"
+            )
+        if not 0 <= self.two_stuffs_percent <= 100:
+            raise ConfigError(f"two_stuffs_percent is {self.two_stuffs_percent}: expected 0 to 100")
 
     @property
     def shape_hw(self) -> tuple[int, int]:
@@ -245,6 +252,8 @@ def _add(
     item: _Placed, placed: list[_Placed], covered: UInt8[np.ndarray, "h w"], config: SceneConfig
 ) -> bool:
     """Put a thing on top unless it hides too much of one below; `covered` holds who is seen where."""
+    if item.footprint.area == 0:
+        return False
     below = covered[item.footprint.window]
     hides = np.bincount(below[item.footprint.mask], minlength=len(placed) + 1).tolist()
     for i, earlier in enumerate(placed, 1):
