@@ -1,0 +1,1 @@
+"""How good labels are: counts that add up over images and shards, divided once at the end."""

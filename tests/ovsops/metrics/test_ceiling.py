@@ -1,0 +1,63 @@
+"""The ceiling of a patch grid: by hand, and that finer grids reach more."""
+
+import numpy as np
+import pytest
+
+from ovsops.metrics.ceiling import area_shares, through_patches
+from ovsops.metrics.segmentation import IGNORE, ConfusionCounts
+
+
+def mean_iou(truth: np.ndarray, predicted: np.ndarray) -> float:
+    return ConfusionCounts.zeros(3).update(truth, predicted).compute().mean_iou
+
+
+def disk(size: int = 48) -> np.ndarray:
+    y, x = np.mgrid[:size, :size]
+    return ((y - 22) ** 2 + (x - 25) ** 2 < 13**2).astype(np.uint8)
+
+
+def test_a_hard_majority_by_hand() -> None:
+    truth = np.array([[0, 0, 2, 2], [0, 2, 2, 0]], np.uint8)
+    expected = [[0, 0, 2, 2], [0, 0, 2, 2]]
+    assert through_patches(truth, (1, 2), kind="hard").tolist() == expected
+    np.testing.assert_allclose(
+        area_shares(truth, np.array([0, 2]), (1, 2)).numpy(), [[[0.75, 0.25]], [[0.25, 0.75]]]
+    )
+
+
+def test_soft_shares_move_the_edge_by_hand() -> None:
+    """Shares of id 1 are 0, 3/4: bilinear weights at the 8 pixels are 0 0 1/8 3/8 5/8 7/8 1 1 of 3/4.
+
+    That is 0 0 .09 .28 .47 .66 .75 .75: above one half from pixel 5 on, which is where the edge lies.
+    """
+    truth = np.array([[0, 0, 0, 0, 0, 1, 1, 1]], np.uint8)
+    assert through_patches(truth, (1, 2), kind="soft").tolist() == truth.tolist()
+    assert through_patches(truth, (1, 2), kind="hard").tolist() == [[0, 0, 0, 0, 1, 1, 1, 1]]
+
+
+@pytest.mark.parametrize("kind", ["hard", "soft"])
+def test_finer_grids_reach_more_and_pixels_reach_all(kind: str) -> None:
+    truth = disk()
+    reached = [
+        mean_iou(truth, through_patches(truth, (n, n), kind="hard" if kind == "hard" else "soft"))
+        for n in (6, 12, 24, 48)
+    ]
+    assert reached == sorted(reached)
+    assert reached[0] < 0.95
+    assert reached[-1] == 1
+
+
+def test_soft_reaches_more_than_hard_on_a_curved_outline() -> None:
+    truth = disk()
+    soft, hard = (mean_iou(truth, through_patches(truth, (6, 6), kind=kind)) for kind in ("soft", "hard"))
+    assert soft > hard
+
+
+def test_grids_that_do_not_divide_and_ignored_pixels() -> None:
+    truth = disk()[:47, :45].copy()
+    truth[:10] = IGNORE
+    labels = through_patches(truth, (7, 6), kind="soft")
+    assert labels.shape == truth.shape
+    assert set(np.unique(labels)) == {0, 1}
+    nothing = np.full((4, 4), IGNORE, np.uint8)
+    assert (through_patches(nothing, (2, 2), kind="hard") == IGNORE).all()
