@@ -5,7 +5,7 @@ most 60 English words and marks, or 62 Chinese characters. Nothing here is rando
 """
 
 from collections.abc import Collection, Sequence
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 from ovsops.miniature.attributes import (
     COLOUR_WORDS,
@@ -17,7 +17,7 @@ from ovsops.miniature.attributes import (
     Language,
 )
 from ovsops.miniature.relations import RELATION_NAMES, Relation
-from ovsops.miniature.scene import Scene, Thing
+from ovsops.miniature.scene import Scene
 
 Length = Literal["short", "long"]
 ATTRIBUTES: tuple[str, ...] = ("size", "colour", "pattern", "material")
@@ -40,7 +40,32 @@ GLUE: tuple[str, ...] = (
 """What captions hold besides the attributes' own words."""
 
 
-def region_phrase(thing: Thing, language: Language, attributes: Collection[str] = ATTRIBUTES) -> str:
+@runtime_checkable
+class Described(Protocol):
+    """What a phrase is about: a thing of a scene, or of a truth that was read back."""
+
+    @property
+    def noun(self) -> str:
+        """Its name in English."""
+
+    @property
+    def colour(self) -> str:
+        """Name of the colour."""
+
+    @property
+    def pattern(self) -> str:
+        """plain, striped, dotted or checkered."""
+
+    @property
+    def material(self) -> str:
+        """matte, shiny or rough."""
+
+    @property
+    def size(self) -> str:
+        """small, medium or big."""
+
+
+def region_phrase(thing: Described, language: Language, attributes: Collection[str] = ATTRIBUTES) -> str:
     """`big red striped shiny fish`, `大红色条纹闪亮的鱼`: the noun and those of the attributes that are said."""
     values = {
         "size": SIZE_WORDS[thing.size],
@@ -119,7 +144,7 @@ def split_words(text: str) -> list[str]:
     return words
 
 
-def _short(thing: Thing, language: Language) -> str:
+def _short(thing: Described, language: Language) -> str:
     return region_phrase(thing, language, ("colour",))
 
 

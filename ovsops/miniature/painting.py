@@ -83,7 +83,7 @@ def sine_cosine(angle_100: int) -> tuple[float, float]:
 def place(noun: str, pose: Pose, size_hw: tuple[int, int]) -> Footprint:
     """The footprint of a noun; its box is cut to the picture."""
     height, width = size_hw
-    reach = int(pose.radius_256 * shapes.EXTENT) + 512
+    reach = max(int(pose.radius_256 * 1.14) + 512, int(pose.radius_256 * shapes.EXTENT) + 256)
     top, bottom = max(0, (pose.y_256 - reach) >> 8), min(height, ((pose.y_256 + reach) >> 8) + 1)
     left, right = max(0, (pose.x_256 - reach) >> 8), min(width, ((pose.x_256 + reach) >> 8) + 1)
     dy = (np.arange(top, bottom, dtype=np.int64) * 256 + (128 - pose.y_256))[:, None]

@@ -17,7 +17,7 @@ CELLS = 768
 """Rows and columns of a table."""
 UNIT = 4096
 """Steps of a table's distance in one radius."""
-EXTENT = 1.14
+EXTENT = 1.15
 """No outline goes further from the middle than this, in radii."""
 
 _COARSE = 256
