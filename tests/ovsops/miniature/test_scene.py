@@ -210,7 +210,7 @@ class TestShapes:
                 assert alike < 0.8, f"{NOUNS[i].name} and {NOUNS[j].name}: {alike:.2f}"
 
 
-def test_class_names_are_the_brief_order() -> None:
+def test_class_ids_are_nouns_then_stuff() -> None:
     assert CLASS_NAMES[:12] == tuple(noun.name for noun in NOUNS)
     assert CLASS_NAMES[12:] == tuple(word.name for word in STUFF)
     assert CLASS_IDS["ball"] == 1
