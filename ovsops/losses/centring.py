@@ -6,8 +6,6 @@ different numbers of samples, or none: masked patches are as many as they are.
 Axes: N samples of this rank, K prototypes.
 """
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -69,6 +67,6 @@ def sinkhorn_targets(
     log_mass = at_least_float32(teacher_logits) / temperature
     for _ in range(iterations):
         of_prototypes = gather(log_mass.logsumexp(dim=0, keepdim=True)).logsumexp(dim=0)
-        log_mass = log_mass - of_prototypes - math.log(log_mass.shape[1])
+        log_mass = log_mass - of_prototypes  # mass 1 each; the published 1/K cancels in the next line
         log_mass = log_mass - log_mass.logsumexp(dim=1, keepdim=True)
     return log_mass.exp()
