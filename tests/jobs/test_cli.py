@@ -344,7 +344,12 @@ def test_a_signal_ends_a_run_with_a_summary_and_130_and_it_goes_on(
     recipe = write_recipe()
     write_shards(tmp_path / "in", num_shards=40, images_per_shard=12)
     command = [sys.executable, "-m", "jobs.cli", "run", str(recipe), *INLINE]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's `&` has it ignored
+    )
     deadline = time.monotonic() + 90
     while not list((tmp_path / "out" / "commits").glob("*.json")) and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
