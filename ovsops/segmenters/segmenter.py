@@ -53,11 +53,12 @@ class FusedSegmenter:
         plans = [plan_views((int(image.shape[0]), int(image.shape[1])), self.config) for image in images]
         maps: list[ClassMap] = []
         for first, end in groups_of_views([len(p.windows) for p in plans], limit=self.config.views_per_batch):
-            features = self._encode(images[first:end], plans[first:end])
-            maps += map(self._label, images[first:end], plans[first:end], features)
+            features = self.encode(images[first:end], plans[first:end])
+            maps += map(self.label, images[first:end], plans[first:end], features)
         return maps
 
-    def _encode(
+    @torch.inference_mode()
+    def encode(
         self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], plans: Sequence[ViewPlan]
     ) -> list[ViewFeatures]:
         """Features of each image, from batches that hold the windows of several."""
@@ -105,7 +106,11 @@ class FusedSegmenter:
             aligned = self.siglip.align(hidden, mixing)
         return ViewFeatures(patch_tokens=tokens, cls_logits=logits, aligned=aligned)
 
-    def _label(self, image: UInt8[np.ndarray, "h w 3"], plan: ViewPlan, views: ViewFeatures) -> ClassMap:
+    @torch.inference_mode()
+    def label(self, image: UInt8[np.ndarray, "h w 3"], plan: ViewPlan, views: ViewFeatures) -> ClassMap:
+        """The class map of an image from its features; cheap beside `encode`, which need not run again when a
+        number of the config changes.
+        """
         config = self.config
         scores = patch_scores(views, self.text, config).unflatten(2, (config.grid, config.grid))
         labels, best = label_pixels(
