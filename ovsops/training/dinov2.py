@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from ovsops.backbones.miniature import miniature_dinov2, save_half
 from ovsops.backbones.pixels import IMAGENET_MEAN, IMAGENET_STD, normalized
 from ovsops.losses.gather import Gather, no_gather
+from ovsops.training.patch_labels import weighted_cross_entropy
 from ovsops.training.scenes import (
     NUM_CLASSES,
     SceneBank,
@@ -27,7 +28,6 @@ from ovsops.training.scenes import (
     class_shares,
     step_generator,
 )
-from ovsops.training.siglip2 import weighted_cross_entropy
 
 
 @dataclass(frozen=True, kw_only=True)

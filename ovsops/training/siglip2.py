@@ -24,7 +24,9 @@ from ovsops.backbones.tokenizers import SiglipTokenizer
 from ovsops.losses.gather import Gather, no_gather
 from ovsops.losses.siglip import siglip_loss
 from ovsops.miniature.attributes import CLASS_NAMES, LANGUAGES, NOUNS, STUFF
-from ovsops.miniature.captions import WORDS, region_phrase
+from ovsops.miniature.captions import region_phrase
+from ovsops.miniature.words import WORDS
+from ovsops.training.patch_labels import weighted_cross_entropy
 from ovsops.training.scenes import (
     ABSENT,
     FAMILIES,
@@ -225,13 +227,3 @@ class SiglipProgram:
             F.normalize(dense, dim=-1) @ F.normalize(names.float(), dim=-1).T
         ) * self.module.patch_scale.exp()
         return weighted_cross_entropy(logits, shares.to(self.device), stuff_share=self.config.stuff_share)
-
-
-def weighted_cross_entropy(
-    logits: Float[Tensor, "B P C"], shares: Float[Tensor, "B P C"], *, stuff_share: float
-) -> Float[Tensor, ""]:
-    """Soft cross-entropy; a patch weighs 1 for the things in it and `stuff_share` for the stuff."""
-    of_things = shares[..., :NUM_THING_CLASSES].sum(dim=-1)
-    weight = of_things + stuff_share * (1 - of_things)
-    each = -(shares * logits.float().log_softmax(dim=-1)).sum(dim=-1)
-    return (each * weight).sum() / weight.sum()
