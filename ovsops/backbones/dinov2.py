@@ -6,7 +6,7 @@ Axes: B views, H W patch grid, N heads, D channels.
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import Dinov2WithRegistersModel
 
@@ -32,15 +32,28 @@ class Dinov2:
         """Channels of a patch token."""
         return int(self.model.config.hidden_size)
 
-    def encode(self, pixels: Float[Tensor, "B 3 h w"], *, with_attention: bool) -> PatchFeatures:
-        """Features of RGB views in 0..255, whose sides are multiples of the patch."""
+    def encode(
+        self,
+        pixels: Float[Tensor, "B 3 h w"],
+        *,
+        with_attention: bool,
+        masked: Bool[Tensor, "B H W"] | None = None,
+    ) -> PatchFeatures:
+        """Features of RGB views in 0..255, whose sides are multiples of the patch.
+
+        Where `masked` is true the model sees its mask token in place of the patch.
+        """
         views = normalized(pixels, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-        return dinov2_features(self.model, views, with_attention=with_attention)
+        return dinov2_features(self.model, views, with_attention=with_attention, masked=masked)
 
 
 @torch.inference_mode()
 def dinov2_features(
-    model: Any, views: Float[Tensor, "B 3 h w"], *, with_attention: bool = True
+    model: Any,
+    views: Float[Tensor, "B 3 h w"],
+    *,
+    with_attention: bool = True,
+    masked: Bool[Tensor, "B H W"] | None = None,
 ) -> PatchFeatures:
     """Patch tokens after the final norm, CLS and registers dropped, float32.
 
@@ -57,7 +70,7 @@ def dinov2_features(
         )
     num_prefix = 1 + int(config.num_register_tokens)
     grid = (height // patch, width // patch)
-    tokens = model.embeddings(views)
+    tokens = model.embeddings(views, bool_masked_pos=None if masked is None else masked.flatten(1))
     for layer in model.encoder.layer[:-1]:
         tokens = layer(tokens)
     last = model.encoder.layer[-1]
