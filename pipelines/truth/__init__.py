@@ -1,0 +1,1 @@
+"""Ground truth of published data sets, read from the folders that their publishers describe."""
