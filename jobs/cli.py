@@ -11,7 +11,7 @@ import typer
 from jobs.exits import ExitCode, exit_code_of, is_expected, stop_on_sigterm
 
 if TYPE_CHECKING:
-    from jobs.recipe import LoadedRecipe
+    from jobs.recipe import LoadedRecipe, LoadedTrain
     from pipelines.storage import StorageOptions
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,8 @@ EndpointUrl = Annotated[
     typer.Option("--endpoint-url", help="S3 server, where OUT is not on AWS (or AWS_ENDPOINT_URL)."),
 ]
 Engine = Annotated[
-    EngineChoice, typer.Option("--engine", help="inline: this process alone, without Ray, for debugging.")
+    EngineChoice | None,
+    typer.Option("--engine", help="inline: this process alone, without Ray. Default: the recipe's, or ray."),
 ]
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder that gets the files.", show_default=False)]
 
@@ -52,16 +53,18 @@ def run(
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Show the resolved recipe and stop.")
     ] = False,
-    engine: Engine = "ray",
+    engine: Engine = None,
 ) -> int:
     """Run a recipe's job. The same recipe again goes on where it stopped."""
-    from jobs.recipe import to_yaml
+    from jobs.recipe import LoadedTrain, to_yaml
 
     loaded = _load(recipe, overrides)
     if print_config:
         sys.stdout.write(to_yaml(loaded.recipe))
         return 0
-    return _run(loaded, engine=engine)
+    if isinstance(loaded, LoadedTrain):
+        return _train(loaded, engine=engine)
+    return _run(loaded, engine=engine or "ray")
 
 
 @app.command()
@@ -70,14 +73,14 @@ def retry(
     codes: Annotated[
         list[str], typer.Option("--code", metavar="E_...", help="Only failures with this code; may repeat.")
     ] = [],  # noqa: B006
-    engine: Engine = "ray",
+    engine: Engine = None,
     endpoint_url: EndpointUrl = None,
 ) -> int:
     """Run failed images of an output again."""
     from jobs.label import recipe_of_output
 
     loaded = recipe_of_output(output, _storage_options(endpoint_url))
-    return _run(loaded, engine=engine, retry=True, codes=frozenset(codes) or None)
+    return _run(loaded, engine=engine or "ray", retry=True, codes=frozenset(codes) or None)
 
 
 def _run(
@@ -97,6 +100,21 @@ def _run(
     return exit_code_of_summary(summary)
 
 
+def _train(loaded: "LoadedTrain", *, engine: EngineChoice | None) -> int:
+    from rich.console import Console
+
+    from jobs.progress import exit_code_of_summary
+    from jobs.train import make_train_observer, run_training, train_next_steps, train_table
+
+    console = Console(stderr=True)
+    with make_train_observer(console) as observer:
+        summary = run_training(loaded, engine=engine, observer=observer)
+    console.print(train_table(summary))
+    for step in train_next_steps(summary, loaded.recipe.output):
+        console.print(step, markup=False, highlight=False, soft_wrap=True)
+    return exit_code_of_summary(summary)
+
+
 @app.command()
 def plan(recipe: RecipePath, overrides: Overrides = []) -> int:  # noqa: B006
     """Dry run: what would be done, what it needs, what would fail. Writes nothing."""
@@ -104,7 +122,7 @@ def plan(recipe: RecipePath, overrides: Overrides = []) -> int:  # noqa: B006
 
     from jobs.plan import make_plan, print_plan
 
-    found = make_plan(_load(recipe, overrides))
+    found = make_plan(_load_label(recipe, overrides))
     print_plan(found, Console())
     return found.exit_code
 
@@ -189,7 +207,7 @@ def doctor(
 
     from jobs.doctor import examine, print_checks
 
-    checks = examine(_load(recipe, overrides) if recipe else None)
+    checks = examine(_load_label(recipe, overrides) if recipe else None)
     print_checks(checks, Console())
     return ExitCode.DONE if all(check.ok for check in checks) else ExitCode.PREFLIGHT
 
@@ -221,10 +239,22 @@ def convert_mapper(
     return 0
 
 
-def _load(path: Path, overrides: Sequence[str]) -> "LoadedRecipe":
+def _load(path: Path, overrides: Sequence[str]) -> "LoadedRecipe | LoadedTrain":
     from jobs.recipe import load_recipe
 
     return load_recipe(path, overrides)
+
+
+def _load_label(path: Path, overrides: Sequence[str]) -> "LoadedRecipe":
+    from jobs.recipe import LoadedTrain
+    from ovsops.errors import ConfigError
+
+    loaded = _load(path, overrides)
+    if isinstance(loaded, LoadedTrain):
+        raise ConfigError(
+            f"{loaded.where}: a train recipe; this verb looks at label recipes. `ovsops run` checks it before it starts"
+        )
+    return loaded
 
 
 def _storage_options(endpoint_url: str | None) -> "StorageOptions":

@@ -16,11 +16,14 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Discriminator, TypeAdapter, ValidationError
 
 from ovsops.errors import ConfigError
 
 T = TypeVar("T")
+
+BY_KIND = Discriminator("kind")
+"""Beside a union of dataclasses in `Annotated`: their field `kind` says which one is meant."""
 
 MAX_PROBLEMS = 10
 """Problems that one message names."""
@@ -39,7 +42,7 @@ def from_plain(kind: type[T], data: Any, *, where: str) -> T:
             text = json.dumps(data, ensure_ascii=False)
             return TypeAdapter(kind).validate_json(text, strict=True)
         except ValidationError as error:
-            problems = [_problem(e) for e in error.errors()]
+            problems = [_problem(e, data) for e in error.errors()]
         except (TypeError, UnicodeEncodeError) as error:
             problems = [f"not plain text, numbers, lists and mappings: {error}"]
     more = f"\n  ... and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
@@ -60,23 +63,50 @@ def unknown_keys(kind: type, data: Mapping[str, Any], path: str = "") -> Iterato
             advice = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
             yield f"{here} is not a known field; {advice}"
             continue
-        inner = _dataclass_in(hints[key])
-        if inner is not None and isinstance(value, Mapping):
-            yield from unknown_keys(inner, value, here)
+        if isinstance(value, Mapping):
+            inner = dataclasses_in(hints[key])
+            meant = inner if len(inner) < 2 else [k for k in inner if _kind_of(k) == value.get("kind")]
+            for one in meant:
+                yield from unknown_keys(one, value, here)
 
 
-def _dataclass_in(hint: Any) -> type | None:
-    """The dataclass of `X` or `X | None`."""
+def dataclasses_in(hint: Any) -> list[type]:
+    """The dataclasses of `X`, `X | None` or `X | Y`."""
     if isinstance(hint, type) and is_dataclass(hint):
-        return hint
+        return [hint]
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        found = [h for h in typing.get_args(hint) if isinstance(h, type) and is_dataclass(h)]
-        return found[0] if found else None
-    return None
+        return [h for h in typing.get_args(hint) if isinstance(h, type) and is_dataclass(h)]
+    return []
 
 
-def _problem(error: Any) -> str:
-    path = ".".join(str(part) for part in error["loc"])
+def _kind_of(kind: type) -> Any:
+    """The value of `kind` that stands for a dataclass of a union."""
+    return next((f.default for f in fields(kind) if f.name == "kind"), None)
+
+
+def _path(loc: tuple[Any, ...], data: Any) -> str:
+    """The dotted path as the file has it: pydantic puts the kind of a union's member between."""
+    parts = []
+    for part in loc:
+        if isinstance(data, Mapping) and part not in data and data.get("kind") == part:
+            continue
+        parts.append(str(part))
+        if isinstance(data, Mapping):
+            data = data.get(part)
+        elif isinstance(data, list | tuple) and isinstance(part, int) and part < len(data):
+            data = data[part]
+    return ".".join(parts)
+
+
+def _problem(error: Any, data: Any) -> str:
+    path = _path(error["loc"], data)
+    if error["type"] == "union_tag_not_found":
+        return f"{path}.kind is missing; it says which of the {path}s is meant"
+    if error["type"] == "union_tag_invalid":
+        known = error["ctx"]["expected_tags"].replace("'", "").split(", ")
+        near = difflib.get_close_matches(str(error["ctx"]["tag"]), known, n=1, cutoff=0.5)
+        advice = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+        return f"{path}.kind is {_shown(error['ctx']['tag'])}; {advice}"
     if error["type"] == "missing":
         return f"{path} is missing; it has no default"
     if error["type"] == "value_error":
@@ -115,15 +145,23 @@ def dataclass_tree(kind: type) -> list[type]:
     """`kind` and every dataclass that its fields hold."""
     found = [kind]
     for hint in typing.get_type_hints(kind).values():
-        inner = _dataclass_in(hint)
-        if inner is not None and inner not in found:
-            found += [t for t in dataclass_tree(inner) if t not in found]
+        for inner in dataclasses_in(hint):
+            if inner not in found:
+                found += [t for t in dataclass_tree(inner) if t not in found]
     return found
 
 
 @cache
 def field_docstrings(kind: type) -> Mapping[str, str]:
     """The string that stands under each field of a class."""
+    found: dict[str, str] = {}
+    for owner in reversed(kind.__mro__):
+        if is_dataclass(owner):
+            found |= _own_docstrings(owner)
+    return found
+
+
+def _own_docstrings(kind: type) -> dict[str, str]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
     assert isinstance(tree, ast.ClassDef)
     found: dict[str, str] = {}

@@ -272,6 +272,8 @@ def recipe_of_output(output: str, options: StorageOptions) -> LoadedRecipe:
     plain = merge(manifest["recipe"], manifest["settings"]) | {"output": output}
     where = f"{storage.url}/{MANIFEST}"
     recipe = recipe_from_plain(plain, where=where)
+    if not isinstance(recipe, LabelRecipe):
+        raise OutputError(f"{storage.url} is no output of the label job, but of {recipe.job}; check the path")
     if options != StorageOptions():
         recipe = replace(recipe, storage=options)
     return LoadedRecipe(recipe=recipe, folder=Path.cwd(), where=where)

@@ -1,5 +1,7 @@
 """A recipe: what a run shall do, as one YAML file, resolved into the dataclasses that stages and operators own.
 
+`job` says which recipe it is; that of a training is in `train_recipe`, which is loaded when one is read.
+
 `LabelRecipe` holds no number of its own where a stage or operator has one: its fields are their configs. The part of
 a recipe that can change a label (`split_recipe`) decides whether an output may be continued.
 """
@@ -9,10 +11,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
@@ -29,6 +31,9 @@ from pipelines.runner import Placement, RayConfig
 from pipelines.stages.segment import BatchConfig
 from pipelines.storage import StorageOptions
 from pipelines.summary import Limits
+
+if TYPE_CHECKING:
+    from jobs.train_recipe import TrainRecipe
 
 MAX_RECIPE_BYTES = 1_000_000
 """A longer recipe is a mistake: a vocabulary of thousands of classes belongs into its own file."""
@@ -130,13 +135,22 @@ class LabelRecipe:
         return Path(place).expanduser()
 
 
-JOBS: dict[str, type[LabelRecipe]] = {"label": LabelRecipe}
-"""Recipe class by the value of `job`."""
+JOBS = ("label", "train")
+"""Values of `job`."""
+
+
+def recipe_class(job: str) -> "type[LabelRecipe] | type[TrainRecipe]":
+    """Recipe class by the value of `job`."""
+    if job == "label":
+        return LabelRecipe
+    from jobs.train_recipe import TrainRecipe  # loads the programs, which label recipes do not need
+
+    return TrainRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedRecipe:
-    """A recipe and where it came from."""
+    """A recipe of the label job and where it came from."""
 
     recipe: LabelRecipe
     folder: Path
@@ -144,7 +158,16 @@ class LoadedRecipe:
     where: str
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
+@dataclass(frozen=True, kw_only=True)
+class LoadedTrain:
+    """A recipe of the train job and where it came from."""
+
+    recipe: "TrainRecipe"
+    folder: Path
+    where: str
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe | LoadedTrain:
     """Read a recipe file and apply `a.b=c` overrides. Raises ConfigError."""
     try:
         with path.open("rb") as file:
@@ -163,21 +186,25 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
     if not isinstance(plain, dict):
         raise ConfigError(f"{where}: expected fields such as `job: label`, found {type(plain).__name__}")
     recipe = recipe_from_plain(apply_overrides(plain, overrides), where=where)
-    return LoadedRecipe(recipe=recipe, folder=path.resolve().parent, where=where)
+    folder = path.resolve().parent
+    if isinstance(recipe, LabelRecipe):
+        return LoadedRecipe(recipe=recipe, folder=folder, where=where)
+    return LoadedTrain(recipe=recipe, folder=folder, where=where)
 
 
-def recipe_from_plain(plain: Mapping[str, Any], *, where: str) -> LabelRecipe:
+def recipe_from_plain(plain: Mapping[str, Any], *, where: str) -> "LabelRecipe | TrainRecipe":
     """Plain data to a recipe; ConfigError names every wrong field."""
     _refuse_secrets(plain, where)
     job = plain.get("job", "label")
     if job not in JOBS:
         raise ConfigError(f"{where}: job is {job!r}; this version knows {', '.join(JOBS)}")
-    kind = JOBS[str(job)]
-    return from_plain(kind, _with_shorthands(plain), where=where)
+    return from_plain(recipe_class(str(job)), _with_shorthands(plain), where=where)
 
 
 def _with_shorthands(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """One input pattern may stand without a list; a placement keeps the job's defaults for what it leaves out."""
+    """One input pattern may stand without a list; a placement keeps the job's defaults for what it leaves out;
+    workers may be a number.
+    """
     full = dict(plain)
     source = full.get("input")
     if isinstance(source, Mapping) and isinstance(source.get("shards"), str):
@@ -185,6 +212,8 @@ def _with_shorthands(plain: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("segment_on", "encode_on"):
         if isinstance(full.get(name), Mapping):
             full[name] = asdict(_job_default(name)()) | dict(full[name])
+    if isinstance(full.get("workers"), int):
+        full["workers"] = {"num_workers": full["workers"]}
     return full
 
 
@@ -227,27 +256,33 @@ def _refuse_secrets(plain: Any, where: str, path: str = "") -> None:
         raise ConfigError(f"{where}: the value of {path} holds a credential; give it by environment instead")
 
 
-def to_plain(recipe: LabelRecipe) -> dict[str, Any]:
+def to_plain(recipe: "LabelRecipe | TrainRecipe") -> dict[str, Any]:
     """Every field with its value, as plain data (tuples as lists)."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
     return plain
 
 
-def to_yaml(recipe: LabelRecipe) -> str:
+def to_yaml(recipe: "LabelRecipe | TrainRecipe") -> str:
     """The resolved recipe as YAML that `load_recipe` reads back."""
     return yaml.safe_dump(to_plain(recipe), sort_keys=False, allow_unicode=True, width=110)
 
 
 def recipe_schema(job: str = "label") -> dict[str, Any]:
     """JSON schema for editors."""
-    schema = json_schema(JOBS[job])
-    shards = schema["$defs"]["InputConfig"]["properties"]["shards"]
-    schema["$defs"]["InputConfig"]["properties"]["shards"] = {
-        "description": shards.pop("description", ""),
-        "anyOf": [{"type": "string"}, shards],
-    }
-    schema["properties"]["vocabulary"] |= {"anyOf": [{"type": "string"}, {"type": "object"}]}
+    schema = json_schema(recipe_class(job))
+    source = schema["$defs"]["InputConfig" if job == "label" else "TrainInput"]["properties"]
+    _allow(source, "shards", {"type": "string"})
+    if job == "label":
+        schema["properties"]["vocabulary"] |= {"anyOf": [{"type": "string"}, {"type": "object"}]}
+    else:
+        _allow(schema["properties"], "workers", {"type": "integer", "minimum": 1})
     return schema
+
+
+def _allow(properties: dict[str, Any], name: str, shorthand: Mapping[str, Any]) -> None:
+    """A property that may be given in another way, too."""
+    full = properties[name]
+    properties[name] = {"description": full.pop("description", ""), "anyOf": [dict(shorthand), full]}
 
 
 _SETTINGS = (
@@ -283,7 +318,9 @@ def is_setting(path: str) -> bool:
     return False
 
 
-def split_recipe(plain: Mapping[str, Any], path: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
+def split_recipe(
+    plain: Mapping[str, Any], path: str = "", *, is_setting: Callable[[str], bool] = is_setting
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The part that can change a label, and the settings; `merge` puts them together again."""
     labels: dict[str, Any] = {}
     settings: dict[str, Any] = {}
@@ -292,7 +329,7 @@ def split_recipe(plain: Mapping[str, Any], path: str = "") -> tuple[dict[str, An
         if is_setting(here):
             settings[key] = value
         elif isinstance(value, Mapping) and here != "vocabulary":
-            inner_labels, inner_settings = split_recipe(value, here)
+            inner_labels, inner_settings = split_recipe(value, here, is_setting=is_setting)
             if inner_labels or not inner_settings:
                 labels[key] = inner_labels
             if inner_settings:

@@ -176,7 +176,7 @@ class _Driver:
             raise AssertionError(f"the stream ended, but these shards are not covered: {missing[:10]}")
 
     def _parts(self, pending: Sequence[Shard]) -> Iterator[Mapping[str, Any]]:
-        for table in self.engine.part_summaries(pending, self.job.reader, self.job.steps(self.name)):
+        for table in self.engine.tables(pending, self.job.reader, self.job.steps(self.name)):
             yield from table.to_pylist()
 
     def _take(self, part: Mapping[str, Any]) -> None:

@@ -186,7 +186,7 @@ class _Retry:
         first, *others = self.job.steps(self.name)
         steps = [Step(stages=(select, *first.stages), placement=first.placement), *others]
         shards = [attempt.shard for attempt in attempts.values()]
-        for table in self.engine.part_summaries(shards, self.job.reader, steps):
+        for table in self.engine.tables(shards, self.job.reader, steps):
             yield from table.to_pylist()
 
     def _take(self, attempt: _Attempt, part: Mapping[str, Any]) -> None:

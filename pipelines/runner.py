@@ -1,4 +1,4 @@
-"""Stages to Ray Data operators. This file and `sources` are the only ones that know Ray.
+"""Stages to Ray Data operators. This file, `sources` and `training.ray_train` are the only ones that know Ray.
 
 Ray decides where a block runs and how often; what is done is decided by the ledger (`pipelines.ledger`).
 """
@@ -71,10 +71,10 @@ class RayConfig:
 class Engine(Protocol):
     """Runs steps over shards, and small jobs beside them."""
 
-    def part_summaries(
+    def tables(
         self, shards: Sequence[Shard], reader: ReaderConfig, steps: Sequence[Step]
     ) -> Iterator[pa.Table]:
-        """Tables of `PART_ROW` as they come."""
+        """Tables that the last step yields, as they come."""
 
     def submit(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[[], Any | None]:
         """Start a small job; the returned poll gives None until it is done, then the result."""
@@ -119,10 +119,10 @@ class RayEngine:
             "_temp_dir": folder,
         }
 
-    def part_summaries(
+    def tables(
         self, shards: Sequence[Shard], reader: ReaderConfig, steps: Sequence[Step]
     ) -> Iterator[pa.Table]:
-        """Tables of `PART_ROW` as parts are written, in any order."""
+        """Tables that the last step yields, in any order."""
         dataset = shard_dataset(shards, reader, self.options, num_cpus=self.config.read_cpus)
         for step in steps:
             dataset = _map(dataset, step)
@@ -197,10 +197,10 @@ class InlineEngine:
     def __exit__(self, *_: object) -> None:
         """Nothing to close: workers end with the process."""
 
-    def part_summaries(
+    def tables(
         self, shards: Sequence[Shard], reader: ReaderConfig, steps: Sequence[Step]
     ) -> Iterator[pa.Table]:
-        """Tables of `PART_ROW`, shard by shard."""
+        """Tables that the last step yields, shard by shard."""
         stages = [stage for step in steps for stage in step.stages]
         for stage in stages:
             stage.setup()

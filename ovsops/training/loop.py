@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ovsops.errors import ConfigError, TrainingError
 from ovsops.training.curve import Curve
 from ovsops.training.schedule import warmup_cosine
-from ovsops.training.state import load_state, save_state
+from ovsops.training.state import Standing, load_state, save_state
 
 logger = logging.getLogger(__name__)
 
@@ -30,11 +30,13 @@ class LoopConfig:
     learning_rate: float = 1e-3
     """Peak rate of AdamW."""
     warmup_steps: int = 50
+    final_share: float = 0.01
+    """Share of the peak rate that is left at the last step; 1 keeps the rate constant after the warm-up."""
     weight_decay: float = 0.02
     """On matrices only: norms, biases, scales and tables of one dimension do not decay."""
     betas: tuple[float, float] = (0.9, 0.98)
     clip_norm: float = 1.0
-    """Gradients are scaled down to this norm."""
+    """Gradients are scaled down to this norm; infinity leaves them as they are."""
     save_every: int = 200
     """Steps between states on disk."""
     log_every: int = 25
@@ -51,6 +53,7 @@ class LoopConfig:
             raise ConfigError(f"loop.precision {self.precision!r}: auto, float32 or bfloat16")
 
 
+@runtime_checkable
 class Program(Protocol):
     """What is learned."""
 
@@ -79,34 +82,52 @@ class Progress:
     seconds_per_step: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a call of `train` did."""
+
+    start: int
+    """Steps done before."""
+    done: int
+    """Steps done now; fewer than asked for when it was stopped."""
+
+
 def train(
     program: Program,
     config: LoopConfig,
     folder: Path,
     *,
     average_gradients: Callable[[nn.Module], None] | None = None,
+    average_terms: Callable[[Mapping[str, float]], dict[str, float]] | None = None,
     is_main: bool = True,
     on_progress: Callable[[Progress], None] | None = None,
-) -> int:
-    """Train from the newest state in `folder` to the last step; the step it started from.
+    should_stop: Callable[[], bool] | None = None,
+) -> Trained:
+    """Train from the newest state in `folder` to the last step, or until `should_stop` says so after a step.
 
-    Many workers give `average_gradients` (mean over workers, in place); only the main one writes states and
-    the curve. Raises TrainingError when the loss is no longer finite: the last state is kept.
+    Many workers give `average_gradients` and `average_terms` (means over workers) and a `should_stop` on which all
+    agree; only the main one writes states and the curve. Raises TrainingError when the loss is no longer finite:
+    the last state is kept.
     """
     optimizer = make_optimizer(program.module, config)
-    start = load_state(folder / "states", program.module, optimizer)
-    curve = Curve(folder / "curve.csv", keep_until=start) if is_main else None
-    sums: dict[str, float] = {}
-    counted, clock = 0, time.perf_counter()
-    for step in range(start, config.num_steps):
+    before = load_state(folder / "states", program.module, optimizer)
+    curve = Curve(folder / "curve.csv", keep_until=before.step) if is_main else None
+    sums, counted = dict(before.sums), before.counted
+    done, timed, clock = before.step, 0, time.perf_counter()
+    for step in range(before.step, config.num_steps):
         rate = config.learning_rate * warmup_cosine(
-            step, num_steps=config.num_steps, warmup_steps=config.warmup_steps
+            step,
+            num_steps=config.num_steps,
+            warmup_steps=config.warmup_steps,
+            final_share=config.final_share,
         )
         losses = take_step(program, optimizer, step, rate, config, average_gradients)
+        if average_terms is not None:
+            losses = average_terms(losses)
         for name, value in losses.items():
             sums[name] = sums.get(name, 0.0) + value
-        counted += 1
-        done = step + 1
+        done, counted, timed = step + 1, counted + 1, timed + 1
+        is_last = done == config.num_steps or (should_stop is not None and should_stop())
         if done % config.log_every == 0 or done == config.num_steps:
             now = time.perf_counter()
             row = Progress(
@@ -114,16 +135,18 @@ def train(
                 num_steps=config.num_steps,
                 losses={name: value / counted for name, value in sums.items()},
                 learning_rate=rate,
-                seconds_per_step=(now - clock) / counted,
+                seconds_per_step=(now - clock) / timed,
             )
             if curve is not None:
                 curve.add(row.step, {**row.losses, "learning_rate": rate})
             if on_progress is not None:
                 on_progress(row)
-            sums, counted, clock = {}, 0, now
-        if is_main and (done % config.save_every == 0 or done == config.num_steps):
-            save_state(folder / "states", done, program.module, optimizer)
-    return start
+            sums, counted, timed, clock = {}, 0, 0, now
+        if is_main and (is_last or done % config.save_every == 0):
+            save_state(folder / "states", Standing(done, sums, counted), program.module, optimizer)
+        if is_last:
+            break
+    return Trained(start=before.step, done=done)
 
 
 def take_step(
@@ -149,7 +172,7 @@ def take_step(
             "then start again: the last state is kept"
         )
     optimizer.zero_grad(set_to_none=True)
-    total.backward()  # type: ignore[no-untyped-call]
+    total.backward()
     if average_gradients is not None:
         average_gradients(program.module)
     trained = [p for p in program.module.parameters() if p.requires_grad]

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ovsops.errors import ConfigError
 from ovsops.features import PatchFeatures, TextFeatures
-from ovsops.miniature.attributes import LANGUAGES, NOUNS, STUFF
+from ovsops.miniature.attributes import LANGUAGES, NOUNS, STUFF, Language
 from ovsops.miniature.captions import ATTRIBUTES, Described, region_phrase
 from ovsops.training.scenes import (
     ABSENT,
@@ -269,9 +269,9 @@ def _phrases(
 
 
 def _row(
-    thing: Described, language: str, said: frozenset[str], place: dict[str, int], codes: list[list[int]]
+    thing: Described, language: Language, said: frozenset[str], place: dict[str, int], codes: list[list[int]]
 ) -> int:
-    phrase = region_phrase(thing, language, said)  # type: ignore[arg-type]
+    phrase = region_phrase(thing, language, said)
     if phrase not in place:
         place[phrase] = len(place)
         codes.append(phrase_codes(thing, said))

@@ -4,9 +4,10 @@ Axes: N scenes, B scenes of a batch, T things of a scene (the most that any has)
 H W patch grid, R regions, C classes.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
@@ -23,10 +24,12 @@ from ovsops.miniature.attributes import (
     SIZES,
     STUFF,
 )
-from ovsops.miniature.captions import scene_caption
-from ovsops.miniature.scene import Scene, Thing
+from ovsops.miniature.captions import Described, Length, scene_caption
+from ovsops.miniature.scene import Scene
+from ovsops.miniature.truth import SceneTruth
 
 NUM_CLASSES = len(CLASS_NAMES)
+LENGTHS: tuple[Length, ...] = ("short", "long")
 ABSENT = -1
 _FAMILIES = {"noun": NOUNS, "colour": COLOURS, "pattern": PATTERNS, "material": MATERIALS, "size": SIZES}
 _CODES = {family: {value.name: i for i, value in enumerate(values)} for family, values in _FAMILIES.items()}
@@ -34,12 +37,12 @@ FAMILIES = tuple(_FAMILIES)
 NUM_THING_CLASSES, NUM_STUFF = len(NOUNS), len(STUFF)
 
 
-def thing_codes(thing: Thing) -> list[int]:
+def thing_codes(thing: Described) -> list[int]:
     """Place of each attribute of a thing in its family, in the order of FAMILIES."""
     return [_CODES[family][getattr(thing, family)] for family in FAMILIES]
 
 
-def phrase_codes(thing: Thing, said: Collection[str]) -> list[int]:
+def phrase_codes(thing: Described, said: Collection[str]) -> list[int]:
     """What a phrase about a thing says: its noun and the attributes in `said` that have a word."""
     codes = thing_codes(thing)
     for place, family in enumerate(FAMILIES[1:], start=1):
@@ -60,7 +63,7 @@ class SceneBank:
     """Class ids from 1."""
     codes: Int[Tensor, "N T A"]
     """Attributes of each thing; ABSENT where a scene has fewer things."""
-    things: tuple[tuple[Thing, ...], ...]
+    things: tuple[tuple[Described, ...], ...]
     captions: dict[tuple[str, str], list[str]]
     """By (language, "short" or "long")."""
 
@@ -70,23 +73,61 @@ class SceneBank:
 
 def bank_of(scenes: Iterable[Scene]) -> SceneBank:
     """Stack scenes of one size. Raises TrainingError when there is none."""
+    return _stacked(
+        (
+            scene.image,
+            scene.instances,
+            scene.semantic,
+            scene.things,
+            {
+                (language, length): scene_caption(scene, language, length)
+                for language in LANGUAGES
+                for length in LENGTHS
+            },
+        )
+        for scene in scenes
+    )
+
+
+def bank_of_truths(scenes: Iterable[tuple[np.ndarray, SceneTruth]]) -> SceneBank:
+    """Stack decoded pictures (uint8 [h w 3]) of one size with their truths. Raises TrainingError when there is none."""
+    return _stacked(
+        (
+            pixels,
+            truth.instances,
+            truth.semantic,
+            truth.things,
+            {
+                (language, length): truth.captions[language][length]
+                for language in LANGUAGES
+                for length in LENGTHS
+            },
+        )
+        for pixels, truth in scenes
+    )
+
+
+_Parts = tuple[np.ndarray, np.ndarray, np.ndarray, Sequence[Described], Mapping[tuple[str, str], str]]
+
+
+def _stacked(scenes: Iterable[_Parts]) -> SceneBank:
     images, instances, semantic, things = [], [], [], []
     captions: dict[tuple[str, str], list[str]] = {
-        (language, length): [] for language in LANGUAGES for length in ("short", "long")
+        (language, length): [] for language in LANGUAGES for length in LENGTHS
     }
-    for scene in scenes:
-        images.append(torch.from_numpy(scene.image).permute(2, 0, 1).contiguous())
-        instances.append(torch.from_numpy(scene.instances))
-        semantic.append(torch.from_numpy(scene.semantic))
-        things.append(scene.things)
-        for (language, length), sentences in captions.items():
-            sentences.append(scene_caption(scene, language, length))
+    for picture, instance_map, class_map, of_scene, said in scenes:
+        images.append(torch.from_numpy(picture).permute(2, 0, 1).contiguous())
+        instances.append(torch.from_numpy(instance_map))
+        semantic.append(torch.from_numpy(class_map))
+        things.append(tuple(of_scene))
+        for kind, sentences in captions.items():
+            sentences.append(said[kind])
     if not images:
         raise TrainingError("no scene to train on: the shards are empty, or every scene was left out")
     most = max(1, *(len(t) for t in things))
     codes = torch.full((len(things), most, len(FAMILIES)), ABSENT, dtype=torch.int64)
-    for n, of_scene in enumerate(things):
-        for t, thing in enumerate(of_scene):
+    for n, of_one in enumerate(things):
+        for t, thing in enumerate(of_one):
             codes[n, t] = torch.tensor(thing_codes(thing))
     return SceneBank(
         torch.stack(images),

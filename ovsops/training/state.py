@@ -7,6 +7,8 @@ moment leaves one that is whole.
 import json
 import os
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,12 +21,24 @@ _PREFIX = "state-"
 _KEEP = 2
 
 
-def save_state(folder: Path, step: int, module: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
-    """Write the state after `step` steps; older ones but one are dropped."""
+@dataclass(frozen=True)
+class Standing:
+    """How far a training is: steps done, and the terms that wait for the next row of the curve."""
+
+    step: int = 0
+    sums: Mapping[str, float] = field(default_factory=dict)
+    """Of each term over the steps since the last row."""
+    counted: int = 0
+    """These steps."""
+
+
+def save_state(folder: Path, standing: Standing, module: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
+    """Write the state after `standing.step` steps; older ones but one are dropped."""
     folder.mkdir(parents=True, exist_ok=True)
-    place = folder / f"{_PREFIX}{step:08d}"
+    place = folder / f"{_PREFIX}{standing.step:08d}"
     beside = folder / f".{place.name}.{os.getpid()}"
-    shutil.rmtree(beside, ignore_errors=True)
+    for left in folder.glob(f".{_PREFIX}*"):  # of a process that was killed while it wrote
+        shutil.rmtree(left)
     beside.mkdir()
     tensors = {f"module.{name}": value for name, value in module.state_dict().items()}
     numbers = optimizer.state_dict()
@@ -35,7 +49,8 @@ def save_state(folder: Path, step: int, module: nn.Module, optimizer: torch.opti
         {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
         beside / "state.safetensors",
     )
-    (beside / "state.json").write_text(json.dumps({"step": step, "num_parameters": len(numbers["state"])}))
+    told = {"step": standing.step, "sums": dict(standing.sums), "counted": standing.counted}
+    (beside / "state.json").write_text(json.dumps(told))
     shutil.rmtree(place, ignore_errors=True)
     beside.replace(place)
     for old in states(folder)[:-_KEEP]:
@@ -43,11 +58,11 @@ def save_state(folder: Path, step: int, module: nn.Module, optimizer: torch.opti
     return place
 
 
-def load_state(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Continue from the newest state in `folder`; the number of steps done, 0 when there is none."""
+def load_state(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> Standing:
+    """Continue from the newest state in `folder`; no step is done when there is none."""
     found = states(folder)
     if not found:
-        return 0
+        return Standing()
     place = found[-1]
     tensors = load_file(place / "state.safetensors")
     own = {
@@ -69,7 +84,7 @@ def load_state(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": slots, "param_groups": groups})
     torch.set_rng_state(tensors["random"])
-    return int(json.loads((place / "state.json").read_text())["step"])
+    return Standing(**json.loads((place / "state.json").read_text()))
 
 
 def states(folder: Path) -> list[Path]:

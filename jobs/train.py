@@ -1,0 +1,229 @@
+"""From a recipe to a training that can run, and what is shown of it."""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+
+from jobs.exits import PreflightError, stop_on_sigterm
+from jobs.label import EngineName, installed_versions
+from jobs.logs import escape_controls
+from jobs.progress import LINE_EVERY_S, duration
+from jobs.recipe import LoadedTrain, recipe_hash, split_recipe, to_plain
+from jobs.train_recipe import TrainRecipe, is_train_setting
+from ovsops.errors import ConfigError, OvsopsError
+from ovsops.training.loop import Progress
+from pipelines.runner import InlineEngine, RayEngine
+from pipelines.schemas import SCHEMA_VERSION
+from pipelines.storage import local_path, scheme_of
+from pipelines.training.job import TrainJob, TrainObserver, record_failed_start, run_train
+
+logger = logging.getLogger(__name__)
+
+
+def resolve(recipe: TrainRecipe) -> TrainRecipe:
+    """Absolute paths, no `auto`. Raises ConfigError and PreflightError; writes nothing."""
+    if scheme_of(recipe.output) != "file" or scheme_of(recipe.export or ".") != "file":
+        raise ConfigError("output and export of a training are folders: states are loaded from there")
+    device = recipe.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    precision = recipe.loop.precision
+    if precision == "auto":
+        precision = "bfloat16" if device == "cuda" else "float32"
+    output = local_path(recipe.output)
+    return replace(
+        recipe,
+        input=replace(recipe.input, shards=tuple(_absolute(p) for p in recipe.input.shards)),
+        output=str(output),
+        export=str(local_path(recipe.export) if recipe.export else output / "checkpoint"),
+        device=device,
+        loop=replace(recipe.loop, precision=precision),
+        cache=str(recipe.cache_dir),
+    )
+
+
+def _absolute(url: str) -> str:
+    if scheme_of(url) != "file":
+        return url
+    return str(local_path(url)) + ("/" if url.endswith("/") else "")
+
+
+def check_devices(recipe: TrainRecipe) -> None:
+    """The GPUs that a resolved recipe asks for must be there, where that can be told from here."""
+    if recipe.device != "cuda" or recipe.ray.address != "local":
+        return
+    here = torch.cuda.device_count()
+    if recipe.workers.num_workers > here:
+        raise PreflightError(
+            f"{recipe.workers.num_workers} workers on cuda need a GPU each, this machine has {here} that torch can "
+            "use: --set device=cpu trains on the CPU, --set ray.address=auto on a cluster"
+        )
+
+
+def make_job(resolved: TrainRecipe) -> TrainJob:
+    """The job of a resolved recipe."""
+    learned, settings = split_recipe(to_plain(resolved), is_setting=is_train_setting)
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "versions": installed_versions(),
+        "recipe": learned,
+        "recipe_hash": recipe_hash(learned),
+        "settings": settings,
+    }
+    return TrainJob(
+        output=Path(resolved.output),
+        shards=resolved.input.shards,
+        world=resolved.input.world,
+        cache=resolved.cache_dir,
+        program=resolved.program,
+        loop=resolved.loop,
+        seed=resolved.program.seed,
+        checkpoint=Path(resolved.export or Path(resolved.output) / "checkpoint"),
+        manifest=manifest,
+        device=resolved.device,
+        workers=resolved.workers,
+        reader=resolved.input.reader,
+        decode=resolved.decode,
+        limits=resolved.limits,
+        storage=resolved.storage,
+    )
+
+
+def run_training(
+    loaded: LoadedTrain, *, engine: EngineName | None, observer: TrainObserver | None
+) -> dict[str, Any]:
+    """Train what a recipe says; the summary. `engine` takes the place of the recipe's."""
+    recipe = loaded.recipe if engine is None else replace(loaded.recipe, engine=engine)
+    resolved = resolve(recipe)
+    job = make_job(resolved)
+    try:
+        check_devices(resolved)
+    except OvsopsError as error:
+        record_failed_start(job.output, error)
+        raise
+    logger.info("recipe %s, output %s", job.manifest["recipe_hash"][:12], job.output)
+    inline = resolved.engine == "inline"
+    opened = InlineEngine(resolved.storage) if inline else _Engine(resolved)
+    return run_train(job, opened, observer=observer)
+
+
+class _Engine(RayEngine):
+    """Ray, with our way to end on SIGTERM put back in place of Ray's."""
+
+    def __init__(self, recipe: TrainRecipe) -> None:
+        super().__init__(recipe.ray, recipe.storage)
+
+    def __enter__(self) -> "_Engine":
+        super().__enter__()
+        stop_on_sigterm()
+        return self
+
+
+@dataclass
+class LineTrainObserver:
+    """One log line per 30 seconds: for files, CI and schedulers."""
+
+    last_line: float = 0.0
+
+    def __enter__(self) -> "LineTrainObserver":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to put back."""
+
+    def scenes(self, *, used: int, failed: int) -> None:
+        """The scenes are read."""
+        self.last_line = time.monotonic()
+
+    def progress(self, row: Progress) -> None:
+        """A row of the curve."""
+        if time.monotonic() - self.last_line >= LINE_EVERY_S:
+            self.last_line = time.monotonic()
+            logger.info("%s", progress_line(row))
+
+
+class BarTrainObserver(LineTrainObserver):
+    """A live bar over steps, with terms, pace and time left."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.bar = RichProgress(
+            SpinnerColumn(),
+            BarColumn(),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self.task = self.bar.add_task("reading scenes", total=None)
+
+    def __enter__(self) -> "BarTrainObserver":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def scenes(self, *, used: int, failed: int) -> None:
+        """The scenes are read."""
+        left_out = f", {failed} left out" if failed else ""
+        self.bar.update(self.task, description=f"{used} scenes{left_out}, first steps")
+
+    def progress(self, row: Progress) -> None:
+        """A row of the curve."""
+        self.bar.update(self.task, total=row.num_steps, completed=row.step, description=progress_line(row))
+
+
+def progress_line(row: Progress) -> str:
+    """`step 400/3000, total 2.131, captions 1.4, 0.31 s a step, about 13 min 26 s left`."""
+    terms = sorted(row.losses.items(), key=lambda term: term[0] != "total")
+    told = ", ".join(f"{name} {value:.4g}" for name, value in terms)
+    left = (row.num_steps - row.step) * row.seconds_per_step
+    pace = f"{row.seconds_per_step:.3g} s a step, about {duration(left)} left"
+    return f"step {row.step}/{row.num_steps}, {told}, {pace}"
+
+
+def make_train_observer(console: Console) -> LineTrainObserver:
+    """A bar on a terminal, lines elsewhere."""
+    return BarTrainObserver(console) if console.is_terminal else LineTrainObserver()
+
+
+def train_table(summary: Mapping[str, Any]) -> Table:
+    """What a training did."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    steps, scenes, worker = summary["steps"], summary["scenes"], summary["this_run"]["worker"]
+    table.add_row("steps", f"{steps['done']} of {steps['asked']}")
+    table.add_row("scenes", f"{scenes['used']} of {scenes['read']} in {scenes['shards']} shards")
+    for failure in scenes["failures"][:5]:
+        table.add_row("left out", escape_controls("{shard}: {key}: {code}: {message}".format(**failure)))
+    for name, message in {**scenes["damaged_shards"], **scenes["failed_shards"]}.items():
+        table.add_row("shard", escape_controls(f"{name}: {message}"))
+    for name, value in summary["last_terms"].items():
+        if name not in ("step", "learning_rate"):
+            table.add_row(name, f"{value:.4f}")
+    if worker:
+        table.add_row("trained for", f"{duration(worker['seconds'])} in this run")
+        table.add_row("peak memory", f"{worker['peak_memory_mib']:.0f} MiB")
+    return table
+
+
+def train_next_steps(summary: Mapping[str, Any], output: str) -> list[str]:
+    """What a user does now."""
+    steps = [f"over the limits, nothing was learned: {reason}" for reason in summary["over_limits"]]
+    if summary["checkpoint"]:
+        steps.append(f"checkpoint: {summary['checkpoint']}")
+        steps.append(f"curve: {output}/curve.png")
+    else:
+        steps.append(f"look: {output}/summary.json names the scenes that are broken")
+    return steps

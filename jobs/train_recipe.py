@@ -1,0 +1,103 @@
+"""The recipe of a training: which scenes, which program, how long, on how many workers."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from jobs.door import BY_KIND
+from ovsops.errors import ConfigError
+from ovsops.images.decode import DecodeConfig
+from ovsops.training.loop import LoopConfig
+from pipelines.readers import ReaderConfig
+from pipelines.runner import RayConfig
+from pipelines.storage import StorageOptions
+from pipelines.summary import Limits
+from pipelines.training.programs import ProgramRecipe
+from pipelines.training.ray_train import WorkersConfig
+from pipelines.training.world import WorldConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainInput:
+    """Scenes that are learned from: shards, or a world to draw."""
+
+    shards: tuple[str, ...] = ()
+    """Archives of PNG and truth JSON, folders, globs, brace ranges; local or s3://, from the working directory."""
+    world: WorldConfig | None = None
+    """Scenes that are drawn into the cache, once."""
+    reader: ReaderConfig = field(default_factory=ReaderConfig)
+    """Caps of the reader."""
+
+    def __post_init__(self) -> None:
+        if bool(self.shards) == (self.world is not None):
+            raise ConfigError("input takes either shards (one pattern or more) or world (scenes to draw)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRecipe:
+    """The train job: scenes in, a checkpoint and its curve out."""
+
+    job: Literal["train"] = "train"
+    """Which job the recipe describes."""
+    input: TrainInput
+    """What is learned from."""
+    output: str
+    """Folder that gets states, curve, checkpoint and summary; many workers must share it."""
+    export: str | None = None
+    """Folder that gets the checkpoint; OUTPUT/checkpoint where it is not given."""
+    program: Annotated[ProgramRecipe, BY_KIND]
+    """What is learned."""
+    loop: LoopConfig
+    """How long and how fast."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: cuda where torch finds a GPU. Each worker takes one."""
+    workers: WorkersConfig = field(default_factory=WorkersConfig)
+    """A number, or how many and what each of them gets."""
+    engine: Literal["ray", "inline"] = "ray"
+    """inline: this process alone, without Ray; for one worker."""
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    """Caps on images."""
+    limits: Limits = field(default_factory=Limits)
+    """How many scenes may be broken before nothing is learned from them (exit 3)."""
+    storage: StorageOptions = field(default_factory=StorageOptions)
+    """How object storage with shards is reached. Credentials come from the environment, never from a recipe."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """The cluster."""
+    cache: str | None = None
+    """Folder of drawn scenes; OVSOPS_CACHE or ~/.cache/ovsops where it is not given."""
+
+    def __post_init__(self) -> None:
+        if self.workers.num_workers > 1 and self.engine == "inline":
+            raise ConfigError("workers over 1 need Ray: set engine to ray, or workers to 1")
+
+    @property
+    def cache_dir(self) -> Path:
+        """Where drawn scenes are kept."""
+        place = self.cache or os.environ.get("OVSOPS_CACHE") or "~/.cache/ovsops"
+        return Path(place).expanduser().absolute()
+
+
+_SETTINGS = (
+    "job",
+    "input.shards",
+    "input.reader",
+    "output",
+    "export",
+    "device",
+    "loop.save_every",
+    "workers.num_cpus",
+    "workers.num_threads",
+    "workers.timeout_s",
+    "engine",
+    "limits",
+    "storage",
+    "ray",
+    "cache",
+)
+"""Fields that do not decide what is learned: of shards, their content does (`data.json`)."""
+
+
+def is_train_setting(path: str) -> bool:
+    """Whether the field at a dotted path may change between starts of one training."""
+    return any(path == setting or path.startswith(f"{setting}.") for setting in _SETTINGS)

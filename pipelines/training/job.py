@@ -1,0 +1,231 @@
+"""The train job: scenes in, checkpoint, curve and summary out; started again it goes on where it stood.
+
+OUT/run.json        what it was made with           OUT/states/      the two newest states
+OUT/data.json       which scenes it learned from    OUT/checkpoint/  what others load, after the last step
+OUT/curve.csv,.png  terms over steps                OUT/summary.json how the newest start ended
+"""
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from ovsops.errors import ConfigError, OutputError
+from ovsops.images.decode import DecodeConfig
+from ovsops.training.curve import draw_curve, read_curve
+from ovsops.training.loop import LoopConfig, Progress
+from ovsops.training.state import states
+from pipelines.lock import OutputLock
+from pipelines.manifest import claim_output
+from pipelines.readers import ReaderConfig
+from pipelines.runner import Engine, InlineEngine
+from pipelines.shards import expand_inputs
+from pipelines.storage import Storage, StorageOptions, open_storage
+from pipelines.summary import SUMMARY, Limits, over_limits, write_summary
+from pipelines.training.ray_train import WorkersConfig, train_on_ray
+from pipelines.training.scenes import SceneRows, read_scenes
+from pipelines.training.stopping import stop_gently
+from pipelines.training.worker import Outcome, ProgramFactory, Team, WorkerTask, peak_memory_mib, run_worker
+from pipelines.training.world import WorldConfig, draw_world
+
+logger = logging.getLogger(__name__)
+
+DATA = "data.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJob:
+    """Everything a training needs, resolved."""
+
+    output: Path
+    shards: tuple[str, ...] = ()
+    """Patterns of archives; empty where a world is drawn."""
+    world: WorldConfig | None = None
+    cache: Path
+    """Folder that keeps drawn scenes."""
+    program: ProgramFactory
+    loop: LoopConfig
+    seed: int = 0
+    """Of the program, for the summary."""
+    checkpoint: Path
+    """Folder that gets the exported checkpoint."""
+    manifest: Mapping[str, Any]
+    """Content of `run.json`; `manifest["recipe"]` decides whether an output may be continued."""
+    device: str = "cpu"
+    workers: WorkersConfig = field(default_factory=WorkersConfig)
+    reader: ReaderConfig = field(default_factory=ReaderConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    limits: Limits = field(default_factory=Limits)
+    storage: StorageOptions = field(default_factory=StorageOptions)
+
+    def task(self) -> WorkerTask:
+        """What every worker does."""
+        return WorkerTask(
+            program=self.program,
+            loop=self.loop,
+            folder=self.output,
+            checkpoint=self.checkpoint,
+            device=self.device,
+            num_threads=self.workers.threads(),
+        )
+
+
+class TrainObserver(Protocol):
+    """Somebody who watches a training."""
+
+    def scenes(self, *, used: int, failed: int) -> None:
+        """The scenes are read."""
+
+    def progress(self, row: Progress) -> None:
+        """A row of the curve."""
+
+
+def run_train(
+    job: TrainJob,
+    engine: AbstractContextManager[Engine],
+    *,
+    observer: TrainObserver | None = None,
+) -> dict[str, Any]:
+    """Train to the last step; the summary, which is also written to OUT.
+
+    Raises OutputError if the output is locked, or was made with another recipe or other scenes. KeyboardInterrupt
+    after a signal: the state is saved. Whatever ends the run, a summary is written once the lock is held.
+    """
+    if job.workers.num_workers > 1 and isinstance(engine, InlineEngine):
+        raise ConfigError("workers.num_workers is over 1, which needs Ray; take engine ray, or one worker")
+    storage = open_storage(str(job.output))
+    with OutputLock(storage) as lock:
+        claim_output(storage, job.manifest)
+        return _Run(job, engine, storage, lock, observer).run()
+
+
+class _Run:
+    """One start of the job."""
+
+    def __init__(
+        self,
+        job: TrainJob,
+        engine: AbstractContextManager[Engine],
+        storage: Storage,
+        lock: OutputLock,
+        observer: TrainObserver | None,
+    ) -> None:
+        self.job, self.engine, self.storage, self.lock, self.observer = job, engine, storage, lock, observer
+        self.started = time.time()
+        self.rows: SceneRows | None = None
+        self.outcome: Outcome | None = None
+        self.over: list[str] = []
+
+    def run(self) -> dict[str, Any]:
+        state, error = "interrupted", ""
+        try:
+            state = self._train()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as problem:
+            state, error = "error", f"{type(problem).__name__}: {problem}"[:4000]
+            raise
+        finally:
+            summary = self._summary(state, error)
+            write_summary(self.storage, summary)
+        if state == "interrupted":
+            raise KeyboardInterrupt
+        return summary
+
+    def _train(self) -> str:
+        job = self.job
+        many = job.workers.num_workers > 1
+        shards = (str(draw_world(job.world, job.cache)),) if job.world else job.shards
+        with self.engine as engine:
+            rows = read_scenes(engine, expand_inputs(shards, job.storage), job.reader, job.decode)
+            if not self._take(rows):
+                return "over limits"
+            with stop_gently() as is_stopped:
+                if many:
+                    self.outcome = train_on_ray(
+                        job.task(), rows.table, job.workers, on_progress=self._note, should_stop=is_stopped
+                    )
+        if not many:
+            with stop_gently() as is_stopped:
+                self.outcome = run_worker(
+                    job.task(), rows.table, Team(), on_progress=self._note, should_stop=is_stopped
+                )
+        assert self.outcome is not None
+        if (job.output / "curve.csv").stat().st_size:
+            draw_curve(job.output / "curve.csv", job.output / "curve.png")
+        return "done" if self.outcome.done >= job.loop.num_steps else "interrupted"
+
+    def _take(self, rows: SceneRows) -> bool:
+        """Note what was read; whether it may be learned from."""
+        self.rows = rows
+        totals = rows.totals()
+        logger.info("%d shards, %d scenes, %d left out", rows.num_shards, totals["used"], totals["failed"])
+        if self.observer:
+            self.observer.scenes(used=totals["used"], failed=totals["failed"])
+        self.over = over_limits(totals, rows.damaged, rows.failed_shards, self.job.limits)
+        if self.over:
+            return False
+        told = {"scenes": totals["used"], "sha256": rows.identity}
+        if not self.storage.create(DATA, (json.dumps(told) + "\n").encode()):
+            earlier = json.loads(self.storage.read(DATA))
+            if earlier != told:
+                raise OutputError(
+                    f"{self.storage.url} has learned from other scenes ({earlier['scenes']}, sha256 "
+                    f"{earlier['sha256'][:12]}) than the input holds now ({told['scenes']}, {rows.identity[:12]}): "
+                    "restore the shards, or choose another output"
+                )
+        return True
+
+    def _note(self, row: Progress) -> None:
+        self.lock.check()
+        if self.observer:
+            self.observer.progress(row)
+
+    def _summary(self, state: str, error: str) -> dict[str, Any]:
+        job, outcome = self.job, self.outcome
+        curve = job.output / "curve.csv"
+        rows = read_curve(curve) if curve.is_file() else []
+        return {
+            "state": state,
+            "error": error,
+            "over_limits": self.over,
+            "steps": {"done": _steps_done(job.output), "asked": job.loop.num_steps},
+            "last_terms": rows[-1] if rows else {},
+            "seed": job.seed,
+            "device": job.device,
+            "workers": job.workers.num_workers,
+            "scenes": self.rows.told() if self.rows else None,
+            "checkpoint": str(job.checkpoint) if state == "done" else None,
+            "this_run": {
+                "started_unix": self.started,
+                "seconds": round(time.time() - self.started, 3),
+                "driver_peak_memory_mib": round(peak_memory_mib(), 1),
+                "worker": outcome.told() if outcome else None,
+            },
+        }
+
+
+def _steps_done(output: Path) -> int:
+    """Steps that the newest state on disk holds."""
+    found = states(output / "states")
+    return int(found[-1].name.rpartition("-")[2]) if found else 0
+
+
+def record_failed_start(output: Path, error: Exception) -> None:
+    """Write `summary.json` for a start that ended before anything was read: what stood in the way."""
+    storage = open_storage(str(output))
+    try:
+        with OutputLock(storage):
+            told = {
+                "state": "not started",
+                "error": f"{type(error).__name__}: {error}"[:4000],
+                "over_limits": [],
+                "steps": {"done": _steps_done(output), "asked": None},
+            }
+            write_summary(storage, told)
+    except OutputError as obstacle:
+        logger.warning("no %s was written: %s", SUMMARY, obstacle)
