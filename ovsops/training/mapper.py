@@ -28,11 +28,11 @@ from ovsops.mapper.alignment import choose_heads, head_embeddings
 from ovsops.miniature.attributes import LANGUAGES
 from ovsops.training.calibration import fit_affine
 from ovsops.training.mapper_config import TERMS, MapperProgramConfig
-from ovsops.training.mapper_features import LENGTHS, SAID_SETS, GridFeatures, MapperFeatures
+from ovsops.training.mapper_features import SAID_SETS, GridFeatures, MapperFeatures
 from ovsops.training.mapper_module import MapperModule, load_learned, save_learned
 from ovsops.training.mapper_terms import patch_loss, region_loss
 from ovsops.training.mapper_views import LiveViews, ViewTokens, random_boxes
-from ovsops.training.scenes import ABSENT, batch_indices, matches, step_generator
+from ovsops.training.scenes import ABSENT, LENGTHS, batch_indices, matches, step_generator
 
 _CAPTIONS, _GRIDS, _NAMES, _PHRASES, _CROPS, _MASKS = range(1, 7)
 """Streams of random numbers: a term that is switched on or off leaves what the others draw as it was."""
@@ -74,7 +74,7 @@ class MapperProgram:
         device: str = "cpu",
     ) -> None:
         """`views` are needed for distillation; `start` is a folder that another program exported."""
-        _check(features, config, views)
+        check_inputs(features, config, views)
         self.features, self.config, self.views = features, config, views
         self.gather, self.world_size, self.device = gather, world_size, device
         with torch.random.fork_rng():
@@ -278,7 +278,9 @@ class MapperProgram:
         )
         boxes = boxes[self.gather.rank * len(rows) * count :][: len(rows) * count]
         assert self.views is not None, "checked when the program was built"
-        seen = self.views.crops(rows.repeat_interleave(count), boxes, config.crop_grid)
+        seen = self.views.crops(
+            rows.repeat_interleave(count), boxes, config.crop_grid, with_siglip=config.learn_fusion
+        )
         side = (config.crop_grid, config.crop_grid)
         target = sample_at_crops(whole.repeat_interleave(count, dim=0), boxes.to(self.device), side)
         return self._distilled(batch, seen, target, mask=None)
@@ -293,7 +295,7 @@ class MapperProgram:
             share=self.config.masked_share,
         )[self.gather.rank * len(rows) :][: len(rows)]
         assert self.views is not None, "checked when the program was built"
-        seen = self.views.masked(rows, masks)
+        seen = self.views.masked(rows, masks, with_siglip=self.config.learn_fusion)
         return self._distilled(batch, seen, self._teacher_maps(batch), mask=masks.to(self.device))
 
     def _distilled(
@@ -341,19 +343,21 @@ class MapperProgram:
         return draws[self.gather.rank * size :][:size]
 
 
-def _check(features: MapperFeatures, config: MapperProgramConfig, views: LiveViews | None) -> None:
+def check_inputs(features: MapperFeatures, config: MapperProgramConfig, views: LiveViews | None) -> None:
+    """Raises ConfigError when a program with this config would miss something."""
     for side in config.grids:
-        if config.learn_fusion and features.grid(side).aligned is None:
+        if features.grid(side).aligned is None and config.learn_fusion:
             raise ConfigError(
                 f"mapper.learn_fusion: the features of grid {side} hold no SigLIP patches; "
                 "compute them with a SigLIP tower"
             )
-        features.grid(side)
-    if config.is_distilled and views is None:
+    if not config.is_distilled:
+        return
+    if views is None:
         raise ConfigError(
             "mapper: distillation_weight and masked_weight need views of the pictures; pass LiveViews, or set both to 0"
         )
-    if config.is_distilled and config.learn_fusion and views is not None and views.siglip is None:
+    if config.learn_fusion and views.siglip is None:
         raise ConfigError(
             "mapper.learn_fusion with distillation: the views need a SigLIP tower too; pass one"
         )

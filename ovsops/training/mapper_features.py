@@ -21,6 +21,7 @@ from ovsops.miniature.captions import ATTRIBUTES, Described, region_phrase
 from ovsops.training.scenes import (
     ABSENT,
     FAMILIES,
+    LENGTHS,
     NUM_CLASSES,
     NUM_STUFF,
     NUM_THING_CLASSES,
@@ -33,7 +34,6 @@ SAID_SETS: tuple[frozenset[str], ...] = tuple(
     frozenset(said) for count in range(len(ATTRIBUTES) + 1) for said in combinations(ATTRIBUTES, count)
 )
 """Every set of attributes that a phrase may say; the first says the noun alone, the last all of them."""
-LENGTHS = ("short", "long")
 _SCENES_TOGETHER = 64
 
 

@@ -20,7 +20,7 @@ class ViewTokens:
     patch_tokens: Float[Tensor, "B H W D"]
     """DINO, after its last norm."""
     aligned: Float[Tensor, "B H W E"] | None
-    """SigLIP patches in its text space, zero at masked places; None without a SigLIP tower."""
+    """SigLIP patches in its text space, zero at masked places; None where SigLIP was not asked."""
 
 
 class LiveViews:
@@ -36,7 +36,14 @@ class LiveViews:
     ) -> None:
         self.images, self.dino, self.siglip, self.device = images, dino, siglip, device
 
-    def crops(self, rows: Int[Tensor, " B"], boxes: Float[Tensor, "B 4"], side: int) -> ViewTokens:
+    def crops(
+        self,
+        rows: Int[Tensor, " B"],
+        boxes: Float[Tensor, "B 4"],
+        side: int,
+        *,
+        with_siglip: bool = False,
+    ) -> ViewTokens:
         """Crops on a grid of `side` x `side` patches; `boxes` are x1, y1, x2, y2 as shares of the picture."""
         images, boxes = self.images[rows].to(self.device).float(), boxes.to(self.device)
 
@@ -45,11 +52,14 @@ class LiveViews:
 
         seen = self.dino.encode(cut(side * self.dino.patch_size), with_attention=False)
         aligned = None
-        if self.siglip is not None:
+        if with_siglip:
+            assert self.siglip is not None, "no SigLIP tower was given"
             aligned = self._aligned(self.siglip, cut(side * self.siglip.patch_size))
         return ViewTokens(patch_tokens=seen.patch_tokens.clone(), aligned=aligned)
 
-    def masked(self, rows: Int[Tensor, " B"], masks: Bool[Tensor, "B H W"]) -> ViewTokens:
+    def masked(
+        self, rows: Int[Tensor, " B"], masks: Bool[Tensor, "B H W"], *, with_siglip: bool = False
+    ) -> ViewTokens:
         """Whole pictures on the (square) grid of the masks; DINO sees its mask token where a mask is true.
 
         SigLIP has no mask token: it sees the picture, and its masked places are set to zero.
@@ -59,7 +69,8 @@ class LiveViews:
         pixels = resized(images, side * self.dino.patch_size)
         seen = self.dino.encode(pixels, with_attention=False, masked=masks)
         aligned = None
-        if self.siglip is not None:
+        if with_siglip:
+            assert self.siglip is not None, "no SigLIP tower was given"
             aligned = self._aligned(self.siglip, resized(images, side * self.siglip.patch_size))
             aligned = aligned.masked_fill(masks[..., None], 0)
         return ViewTokens(patch_tokens=seen.patch_tokens.clone(), aligned=aligned)

@@ -15,7 +15,7 @@ from torch import nn
 from ovsops.errors import ConfigError
 from ovsops.losses.gather import Gather, no_gather
 from ovsops.training.loop import LoopConfig, Progress, train
-from ovsops.training.mapper import MapperProgram
+from ovsops.training.mapper import MapperProgram, check_inputs
 from ovsops.training.mapper_config import TERMS, MapperProgramConfig
 from ovsops.training.mapper_features import MapperFeatures
 from ovsops.training.mapper_views import LiveViews
@@ -48,6 +48,12 @@ class StagePlan:
         names = [stage.name for stage in self.stages]
         if not names or len(set(names)) < len(names):
             raise ConfigError(f"stage plan: names are {names}; there must be one or more, each once")
+        shapes = {(s.program.num_hidden, s.program.activation, s.program.learn_fusion) for s in self.stages}
+        if len(shapes) > 1:
+            raise ConfigError(
+                "stage plan: num_hidden, activation and learn_fusion must be the same in all stages, which go on from "
+                f"each other's weights; they are {sorted(shapes)}"
+            )
 
     @property
     def grids(self) -> tuple[int, ...]:
@@ -139,6 +145,8 @@ def train_stages(
 
     Started again after a kill it goes on where it stood: a finished stage is not trained again.
     """
+    for stage in plan.stages:
+        check_inputs(features, stage.program, views)  # now, not after hours of former stages
     former: MapperProgram | None = None
     for place, stage in enumerate(plan.stages, start=1):
         where = folder / f"{place}-{stage.name}"

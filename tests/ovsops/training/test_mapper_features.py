@@ -139,7 +139,7 @@ def test_masked_places_alone_change_when_the_picture_changes_there(world: World)
     mask = torch.zeros(1, 4, 4, dtype=torch.bool)
     mask[0, 1, 2] = True
     views = world.views(with_siglip=True)
-    seen = views.masked(rows, mask)
+    seen = views.masked(rows, mask, with_siglip=True)
     other = world.bank.images.clone()
     other[0, :, 16:32, 32:48] = 255 - other[0, :, 16:32, 32:48]
     mean = resized(other[:1].float(), 4 * 14), resized(world.bank.images[:1].float(), 4 * 14)
@@ -158,7 +158,7 @@ def test_masked_places_alone_change_when_the_picture_changes_there(world: World)
 def test_a_crop_of_the_whole_picture_is_the_picture(world: World) -> None:
     """64 px shown as 4 patches of 16 px: SigLIP sees the very pixels."""
     rows, whole = torch.tensor([2]), torch.tensor([[0.0, 0.0, 1.0, 1.0]])
-    seen = world.views(with_siglip=True).crops(rows, whole, 4)
+    seen = world.views(with_siglip=True).crops(rows, whole, 4, with_siglip=True)
     grid = world.features.grid(4)
     assert seen.aligned is not None
     assert grid.aligned is not None

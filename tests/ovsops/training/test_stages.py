@@ -10,6 +10,7 @@ from ovsops.errors import ConfigError
 from ovsops.mapper.model import load_mapper
 from ovsops.training.curve import read_curve
 from ovsops.training.loop import LoopConfig, Progress
+from ovsops.training.mapper import MapperProgram
 from ovsops.training.mapper_config import MapperProgramConfig
 from ovsops.training.stages import STAGE_NAMES, Stage, StagePlan, five_stages, train_stages
 from tests.ovsops.training.mapper_world import GRIDS, World
@@ -111,4 +112,9 @@ def test_plans_that_cannot_be_run_are_refused(world: World, tmp_path: Path) -> N
         replace(stage, name="../up")
     fused = replace(stage, name="two", program=replace(BASE, learn_fusion=True))
     with pytest.raises(ConfigError, match="learn_fusion must be the same"):
-        train_stages(StagePlan(stages=(stage, fused)), world.features, tmp_path)
+        StagePlan(stages=(stage, fused))
+    with pytest.raises(ConfigError, match="learn_fusion must be the same"):
+        MapperProgram(world.features, BASE).continue_from(MapperProgram(world.features, fused.program).module)
+    with pytest.raises(ConfigError, match="pass LiveViews"):
+        train_stages(five_stages(BASE, LOOP, grids=GRIDS), world.features, tmp_path)
+    assert not list(tmp_path.iterdir())  # nothing was trained before it was known
