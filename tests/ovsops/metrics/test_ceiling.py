@@ -26,13 +26,14 @@ def test_a_hard_majority_by_hand() -> None:
 
 
 def test_soft_shares_move_the_edge_by_hand() -> None:
-    """Shares of id 1 are 0, 3/4: bilinear weights at the 8 pixels are 0 0 1/8 3/8 5/8 7/8 1 1 of 3/4.
+    """Shares of id 1 are 0 and 3/4 in two patches of 8 pixels, so it wins where its weight is above 2/3.
 
-    That is 0 0 .09 .28 .47 .66 .75 .75: above one half from pixel 5 on, which is where the edge lies.
+    With patch centres at 3.5 and 11.5 the weight of the second patch at pixel i is (i - 3.5) / 8: 0.56 at 8 and
+    0.69 at 9, so the edge comes to 9. The true one is at 10, that of the hard labels at 8.
     """
-    truth = np.array([[0, 0, 0, 0, 0, 1, 1, 1]], np.uint8)
-    assert through_patches(truth, (1, 2), kind="soft").tolist() == truth.tolist()
-    assert through_patches(truth, (1, 2), kind="hard").tolist() == [[0, 0, 0, 0, 1, 1, 1, 1]]
+    truth = np.repeat([[0, 1]], [10, 6], axis=1).astype(np.uint8)
+    assert through_patches(truth, (1, 2), kind="soft").tolist() == [[0] * 9 + [1] * 7]
+    assert through_patches(truth, (1, 2), kind="hard").tolist() == [[0] * 8 + [1] * 8]
 
 
 @pytest.mark.parametrize("kind", ["hard", "soft"])

@@ -34,6 +34,13 @@ def test_neighbours_by_hand() -> None:
     assert predict_by_neighbours(train, ids, query, k=4).tolist() == [7]
 
 
+def test_a_vote_more_beats_any_nearness() -> None:
+    """Cosines with (1, 0): 1 for id 4, and 0.28 twice for id 7."""
+    train = torch.tensor([[1.0, 0.0], [7.0, 24.0], [7.0, -24.0]])
+    ids = torch.tensor([4, 7, 7])
+    assert predict_by_neighbours(train, ids, torch.tensor([[1.0, 0.0]]), k=3).tolist() == [7]
+
+
 def test_both_probes_find_clusters_and_random_features_do_not() -> None:
     train, ids = clusters(0)
     test, truth = clusters(1)
