@@ -84,7 +84,7 @@ class StagePlan:
 def talk2dino_loop(num_steps: int) -> LoopConfig:
     """The published optimiser: Adam at a constant 1e-4, no decay, no warm-up, no clipping.
 
-    AdamW without decay is Adam. The published run is 100 epochs of batches of 128; the last weights are kept.
+    Float32 everywhere: psi is small, and bfloat16 would blur which head is closest. AdamW without decay is Adam. The published run is 100 epochs of batches of 128; the last weights are kept.
     """
     return LoopConfig(
         num_steps=num_steps,
@@ -94,6 +94,7 @@ def talk2dino_loop(num_steps: int) -> LoopConfig:
         weight_decay=0.0,
         betas=(0.9, 0.999),
         clip_norm=math.inf,
+        precision="float32",
     )
 
 
