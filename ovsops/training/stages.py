@@ -84,7 +84,8 @@ class StagePlan:
 def talk2dino_loop(num_steps: int) -> LoopConfig:
     """The published optimiser: Adam at a constant 1e-4, no decay, no warm-up, no clipping.
 
-    Float32 everywhere: psi is small, and bfloat16 would blur which head is closest. AdamW without decay is Adam. The published run is 100 epochs of batches of 128; the last weights are kept.
+    AdamW without decay is Adam. Float32 everywhere: psi is small, and bfloat16 would blur which head is closest. The
+    published run is 100 epochs of batches of 128; the last weights are kept.
     """
     return LoopConfig(
         num_steps=num_steps,
