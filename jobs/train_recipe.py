@@ -14,7 +14,7 @@ from pipelines.runner import RayConfig
 from pipelines.storage import StorageOptions
 from pipelines.summary import Limits
 from pipelines.training.programs import ProgramRecipe
-from pipelines.training.ray_train import WorkersConfig
+from pipelines.training.worker import WorkersConfig
 from pipelines.training.world import WorldConfig
 
 

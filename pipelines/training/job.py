@@ -26,10 +26,17 @@ from pipelines.runner import Engine, InlineEngine
 from pipelines.shards import expand_inputs
 from pipelines.storage import Storage, StorageOptions, open_storage
 from pipelines.summary import SUMMARY, Limits, over_limits, write_summary
-from pipelines.training.ray_train import WorkersConfig, train_on_ray
 from pipelines.training.scenes import SceneRows, read_scenes
 from pipelines.training.stopping import stop_gently
-from pipelines.training.worker import Outcome, ProgramFactory, Team, WorkerTask, peak_memory_mib, run_worker
+from pipelines.training.worker import (
+    Outcome,
+    ProgramFactory,
+    Team,
+    WorkersConfig,
+    WorkerTask,
+    peak_memory_mib,
+    run_worker,
+)
 from pipelines.training.world import WorldConfig, draw_world
 
 logger = logging.getLogger(__name__)
@@ -146,6 +153,8 @@ class _Run:
                 return "over limits"
             with stop_gently() as is_stopped:
                 if many:
+                    from pipelines.training.ray_train import train_on_ray  # Ray Train takes seconds to load
+
                     self.outcome = train_on_ray(
                         job.task(), rows.table, job.workers, on_progress=self._note, should_stop=is_stopped
                     )

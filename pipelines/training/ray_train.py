@@ -19,39 +19,14 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from torch import distributed as dist
 from torch import nn
 
-from ovsops.errors import ConfigError, OvsopsError, TrainingError
+from ovsops.errors import OvsopsError, TrainingError
 from ovsops.losses.gather import all_gather_with_gradient
 from ovsops.training.loop import Progress
 from ovsops.training.state import states
-from pipelines.training.worker import Outcome, Team, WorkerTask, run_worker
+from pipelines.training.worker import Outcome, Team, WorkersConfig, WorkerTask, run_worker
 
 ASK_EVERY_S = 0.5
 """Seconds between looks of the main worker, and of the driver, at what the other one wants."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkersConfig:
-    """How many workers, and what each of them gets."""
-
-    num_workers: int = 1
-    """Above 1 they are processes of Ray Train; the batch of a step is batch_size scenes of each."""
-    num_cpus: float = 1.0
-    """CPUs that Ray sets aside for each of many workers; on a CPU also their threads of torch."""
-    num_threads: int = 0
-    """Threads of torch on the CPU in each worker; 0 is all cores for one worker, num_cpus for each of many."""
-    timeout_s: float = 600.0
-    """Seconds that a worker waits for the others in one exchange before it gives up."""
-
-    def __post_init__(self) -> None:
-        if self.num_workers < 1 or self.num_cpus <= 0 or self.num_threads < 0 or self.timeout_s <= 0:
-            raise ConfigError(
-                f"workers: num_workers {self.num_workers}, num_cpus {self.num_cpus}, num_threads {self.num_threads}, "
-                f"timeout_s {self.timeout_s}; expected at least 1, over 0, 0 or more, over 0"
-            )
-
-    def threads(self) -> int:
-        """Threads of torch in each worker; 0 leaves it to torch."""
-        return self.num_threads or (max(1, int(self.num_cpus)) if self.num_workers > 1 else 0)
 
 
 class _Desk:

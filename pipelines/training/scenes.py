@@ -166,17 +166,16 @@ def read_scenes(
 
 
 def _of_one_size(scenes: pa.Table) -> tuple[pa.Table, list[dict[str, str]]]:
-    """The whole scenes as large as the first one, and what is wrong with the others."""
+    """The whole scenes of the size that most have, and what is wrong with the others."""
     told = scenes.select(["shard", "key", "height", "width", "error_code", "error_message"]).to_pylist()
-    size = next(((row["height"], row["width"]) for row in told if not row["error_code"]), None)
+    sizes = Counter((row["height"], row["width"]) for row in told if not row["error_code"])
+    size = max(sizes, key=lambda one: sizes[one], default=None)
     failures, keep = [], []
     for row in told:
         code, message = row["error_code"], row["error_message"]
         if not code and (row["height"], row["width"]) != size:
-            code, message = (
-                "E_SCENE_SIZE",
-                f"{row['height']}x{row['width']} (h x w), the first scene has {size}",
-            )
+            code = "E_SCENE_SIZE"
+            message = f"{row['height']}x{row['width']} pixels (h x w), most scenes have {size}"
         keep.append(not code)
         if code:
             failures.append(

@@ -14,13 +14,14 @@ import pyarrow as pa
 import torch
 from torch import nn
 
+from ovsops.errors import ConfigError
 from ovsops.losses.gather import Gather, no_gather
 from ovsops.training.loop import LoopConfig, Program, Progress, train
 from ovsops.training.scenes import SceneBank
 from pipelines.training.scenes import bank_of_rows
 
 _WORK = "_work"
-"""Folder of an output for what a program needs while it learns."""
+"""Folder of an output for what programs need while they learn; a finished training leaves it empty."""
 
 
 class ProgramFactory(Protocol):
@@ -30,6 +31,31 @@ class ProgramFactory(Protocol):
         self, bank: SceneBank, work_folder: Path, *, gather: Gather, world_size: int, device: str
     ) -> Program:
         """The program over a bank, with its first weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkersConfig:
+    """How many workers, and what each of them gets."""
+
+    num_workers: int = 1
+    """Above 1 they are processes of Ray Train; the batch of a step is batch_size scenes of each."""
+    num_cpus: float = 1.0
+    """CPUs that Ray sets aside for each of many workers; on a CPU also their threads of torch."""
+    num_threads: int = 0
+    """Threads of torch on the CPU in each worker; 0 is all cores for one worker, num_cpus for each of many."""
+    timeout_s: float = 600.0
+    """Seconds that a worker waits for the others in one exchange before it gives up."""
+
+    def __post_init__(self) -> None:
+        if self.num_workers < 1 or self.num_cpus <= 0 or self.num_threads < 0 or self.timeout_s <= 0:
+            raise ConfigError(
+                f"workers: num_workers {self.num_workers}, num_cpus {self.num_cpus}, num_threads {self.num_threads}, "
+                f"timeout_s {self.timeout_s}; expected at least 1, over 0, 0 or more, over 0"
+            )
+
+    def threads(self) -> int:
+        """Threads of torch in each worker; 0 leaves it to torch."""
+        return self.num_threads or (max(1, int(self.num_cpus)) if self.num_workers > 1 else 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +140,8 @@ def run_worker(
     seconds = time.perf_counter() - started
     if is_main and trained.done >= task.loop.num_steps:
         export(program, task.checkpoint)
-    shutil.rmtree(work, ignore_errors=True)
+    if trained.done >= task.loop.num_steps:
+        shutil.rmtree(work, ignore_errors=True)
     return Outcome(
         start=trained.start,
         done=trained.done,
