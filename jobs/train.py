@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,24 @@ from jobs.logs import escape_controls
 from jobs.progress import LINE_EVERY_S, duration
 from jobs.recipe import LoadedTrain, recipe_hash, split_recipe, to_plain
 from jobs.train_recipe import TrainRecipe, is_train_setting
+from ovsops.backbones.checkpoint import Checkpoint
+from ovsops.backbones.checkpoint import resolve as resolve_checkpoint
 from ovsops.errors import ConfigError, OvsopsError
 from ovsops.training.loop import Progress
 from pipelines.runner import InlineEngine, RayEngine
 from pipelines.schemas import SCHEMA_VERSION
 from pipelines.storage import local_path, scheme_of
 from pipelines.training.job import TrainJob, TrainObserver, record_failed_start, run_train
+from pipelines.training.programs import ProgramRecipe
 
 logger = logging.getLogger(__name__)
 
 
 def resolve(recipe: TrainRecipe) -> TrainRecipe:
-    """Absolute paths, no `auto`. Raises ConfigError and PreflightError; writes nothing."""
+    """Absolute paths, no `auto`, checkpoints with their SHA-256; writes nothing.
+
+    Raises ConfigError for the recipe itself, CheckpointError for checkpoints that are not there.
+    """
     if scheme_of(recipe.output) != "file" or scheme_of(recipe.export or ".") != "file":
         raise ConfigError("output and export of a training are folders: states are loaded from there")
     device = recipe.device
@@ -45,10 +51,23 @@ def resolve(recipe: TrainRecipe) -> TrainRecipe:
         input=replace(recipe.input, shards=tuple(_absolute(p) for p in recipe.input.shards)),
         output=str(output),
         export=str(local_path(recipe.export) if recipe.export else output / "checkpoint"),
+        program=pin_checkpoints(recipe.program),
         device=device,
         loop=replace(recipe.loop, precision=precision),
         cache=str(recipe.cache_dir),
     )
+
+
+def pin_checkpoints(program: ProgramRecipe) -> ProgramRecipe:
+    """The same program with every checkpoint found on disk, its place absolute and its SHA-256 filled in."""
+    pinned: dict[str, Any] = {}
+    for each in fields(program):
+        checkpoint = getattr(program, each.name)
+        if isinstance(checkpoint, Checkpoint):
+            found = resolve_checkpoint(checkpoint)
+            source = str(found.path.resolve()) if checkpoint.revision is None else checkpoint.source
+            pinned[each.name] = replace(checkpoint, source=source, sha256=found.sha256)
+    return replace(program, **pinned)
 
 
 def _absolute(url: str) -> str:
@@ -103,13 +122,15 @@ def run_training(
 ) -> dict[str, Any]:
     """Train what a recipe says; the summary. `engine` takes the place of the recipe's."""
     recipe = loaded.recipe if engine is None else replace(loaded.recipe, engine=engine)
-    resolved = resolve(recipe)
-    job = make_job(resolved)
     try:
+        resolved = resolve(recipe)
         check_devices(resolved)
-    except OvsopsError as error:
-        record_failed_start(job.output, error)
+    except ConfigError:
         raise
+    except OvsopsError as error:
+        record_failed_start(local_path(recipe.output), error)
+        raise
+    job = make_job(resolved)
     logger.info("recipe %s, output %s", job.manifest["recipe_hash"][:12], job.output)
     inline = resolved.engine == "inline"
     opened = InlineEngine(resolved.storage) if inline else _Engine(resolved)

@@ -99,7 +99,9 @@ class Dinov2Program:
         images, semantic = bank.images[rows].to(self.device), bank.semantic[rows].to(self.device)
         flipped = torch.rand(len(rows), generator=generator) < 0.5
         images, semantic = mirrored(images, flipped), mirrored(semantic, flipped)
-        tokens = self.module.model(normalized(images, mean=IMAGENET_MEAN, std=IMAGENET_STD)).last_hidden_state
+        tokens = self.module.model(
+            normalized(images.float(), mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        ).last_hidden_state
         shares = class_shares(semantic, patch_size=self.patch_size).flatten(2).transpose(1, 2)
         losses = {
             "patches": weighted_cross_entropy(

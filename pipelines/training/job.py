@@ -77,6 +77,7 @@ class TrainJob:
             folder=self.output,
             checkpoint=self.checkpoint,
             device=self.device,
+            seed=self.seed,
             num_threads=self.workers.threads(),
         )
 

@@ -69,6 +69,8 @@ class WorkerTask:
     checkpoint: Path
     """Folder that gets the exported checkpoint."""
     device: str = "cpu"
+    seed: int = 0
+    """Of torch's own generator, for what draws from it; a state holds where it is."""
     num_threads: int = 0
     """Threads of torch; 0 leaves it to torch."""
 
@@ -115,6 +117,7 @@ def run_worker(
     """Train from the newest state; the main worker exports the checkpoint after the last step."""
     if task.num_threads:
         torch.set_num_threads(task.num_threads)
+    torch.manual_seed(task.seed)
     is_main = team.rank == 0
     work = task.folder / _WORK / f"worker-{team.rank}"
     work.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,12 @@ def reference(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def left(out: Path) -> dict[str, bytes]:
-    names = ["curve.csv", "data.json", "checkpoint/tiny.safetensors"]
+    names = [
+        "curve.csv",
+        "data.json",
+        "checkpoint/tiny.safetensors",
+        "states/state-00000012/state.safetensors",
+    ]
     return {name: (out / name).read_bytes() for name in names}
 
 

@@ -1,6 +1,7 @@
 """Scenes from shards: in order, equal to what was drawn; broken ones counted and named."""
 
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from ovsops.miniature.scene import SceneConfig, draw_scene
 from ovsops.miniature.splits import seeds_of
 from ovsops.training.scenes import bank_of
 from pipelines.readers import ReaderConfig
-from pipelines.runner import InlineEngine
+from pipelines.runner import Engine, InlineEngine
 from pipelines.shards import expand_inputs
 from pipelines.storage import StorageOptions
 from pipelines.summary import Limits
@@ -21,29 +22,16 @@ from pipelines.training.scenes import SceneRows, bank_of_rows, read_scenes
 from tests.pipelines.training.tiny_program import (
     NUM_SCENES,
     SIZE,
+    broken_members,
     make_job,
-    sample_members,
     write_scenes,
 )
 
 
-def read(folder: Path) -> SceneRows:
+def read(folder: Path, opened: AbstractContextManager[Engine] | None = None) -> SceneRows:
     shards = expand_inputs([str(folder)])
-    return read_scenes(InlineEngine(StorageOptions()), shards, ReaderConfig(), DecodeConfig())
-
-
-def broken_members() -> dict[str, bytes]:
-    """One sample of another size, and samples with a damaged picture, a damaged truth, no truth."""
-    members = sample_members(0, size=SIZE * 2)
-    (png, pixels), (truth, text) = sample_members(1).items()
-    members |= {png: pixels[:-40], truth: text}
-    (png, pixels), (truth, text) = sample_members(2).items()
-    members |= {png: pixels, truth: text.replace(b'"colour":"', b'"colour":"very ', 1)}
-    (png, pixels), _ = sample_members(3).items()
-    members |= {png: pixels}
-    (png, pixels), (truth, text) = sample_members(4).items()
-    other = json.loads(next(iter(list(sample_members(5, size=SIZE * 2).values())[1:])))
-    return members | {png: pixels, truth: json.dumps(other).encode()}
+    with opened or InlineEngine(StorageOptions()) as engine:
+        return read_scenes(engine, shards, ReaderConfig(), DecodeConfig())
 
 
 @pytest.fixture(scope="module")

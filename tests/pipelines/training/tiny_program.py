@@ -1,5 +1,6 @@
 """A small program of projections with the losses that must not care how many workers there are."""
 
+import json
 import os
 import signal
 from collections.abc import Mapping
@@ -132,6 +133,20 @@ def sample_members(place: int, *, size: int = SIZE) -> dict[str, bytes]:
         draw_scene(seeds_of("train")[NUM_SCENES + place], SceneConfig(size=size, max_things=3))
     )
     return {f"{sample['__key__']}.png": sample["png"], f"{sample['__key__']}.json": sample["json"]}
+
+
+def broken_members() -> dict[str, bytes]:
+    """One sample of another size, and samples with a damaged picture, a damaged truth, no truth."""
+    members = sample_members(0, size=SIZE * 2)
+    (png, pixels), (truth, text) = sample_members(1).items()
+    members |= {png: pixels[:-40], truth: text}
+    (png, pixels), (truth, text) = sample_members(2).items()
+    members |= {png: pixels, truth: text.replace(b'"colour":"', b'"colour":"very ', 1)}
+    (png, pixels), _ = sample_members(3).items()
+    members |= {png: pixels}
+    (png, pixels), (truth, text) = sample_members(4).items()
+    other = json.loads(next(iter(list(sample_members(5, size=SIZE * 2).values())[1:])))
+    return members | {png: pixels, truth: json.dumps(other).encode()}
 
 
 def make_job(folder: Path, shards: Path, **changes: Any) -> TrainJob:

@@ -1,0 +1,150 @@
+"""The train job through the command: recipe to checkpoint, and the exit codes on the way."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from jobs.recipe import (
+    LoadedTrain,
+    load_recipe,
+    merge,
+    recipe_from_plain,
+    recipe_schema,
+    split_recipe,
+    to_plain,
+)
+from jobs.train import resolve
+from jobs.train_recipe import TrainRecipe, is_train_setting
+from ovsops.errors import ConfigError
+from tests.pipelines.training.tiny_program import NUM_SCENES, broken_members, write_scenes
+
+RECIPES = Path(__file__).parents[2] / "jobs" / "recipes"
+Command = Callable[..., tuple[int, str, str]]
+
+
+def plain_recipe(folder: Path, **changes: Any) -> dict[str, Any]:
+    recipe = {
+        "job": "train",
+        "input": {"world": {"scenes": 8}},
+        "output": str(folder / "out"),
+        "program": {"kind": "dinov2", "batch_size": 4},
+        "loop": {"num_steps": 2, "log_every": 1},
+        "engine": "inline",
+    }
+    return recipe | changes
+
+
+def recipe(**changes: Any) -> TrainRecipe:
+    made = recipe_from_plain(plain_recipe(Path("f"), **changes), where="recipe r")
+    assert isinstance(made, TrainRecipe)
+    return made
+
+
+@pytest.fixture
+def write_recipe(tmp_path: Path) -> Callable[..., Path]:
+    def write(**changes: Any) -> Path:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump(plain_recipe(tmp_path, **changes)))
+        return path
+
+    return write
+
+
+def test_a_recipe_becomes_a_checkpoint_and_is_finished_the_second_time(
+    write_recipe: Callable[..., Path], ovsops: Command, tmp_path: Path
+) -> None:
+    path = write_recipe()
+    code, _, told = ovsops("run", path)
+    assert (code, "checkpoint:" in told) == (0, True), told
+    out = tmp_path / "out"
+    for name in ("run.json", "data.json", "curve.csv", "curve.png", "checkpoint/config.json"):
+        assert (out / name).is_file(), name
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["state"], summary["steps"]) == ("done", {"done": 2, "asked": 2})
+    assert summary["this_run"]["worker"]["peak_memory_mib"] > 100
+    assert len(list((tmp_path / "cache" / "world").iterdir())) == 1  # drawn once, kept
+
+    assert ovsops("run", path)[0] == 0
+    code, _, told = ovsops("run", path, "--set", "loop.learning_rate=0.5")
+    assert (code, "loop.learning_rate: 0.001 -> 0.5" in told) == (5, True)
+    assert ovsops("run", path, "--set", "loop.save_every=1")[0] == 0  # a setting may change
+    code, _, told = ovsops("retry", out)
+    assert (code, "no output of the label job" in told) == (5, True)
+
+
+def test_broken_scenes_over_the_limit_are_exit_3(
+    write_recipe: Callable[..., Path], ovsops: Command, tmp_path: Path
+) -> None:
+    shards = tmp_path / "in"
+    write_scenes(shards, broken=broken_members())
+    code, _, told = ovsops("run", write_recipe(input={"shards": str(shards)}))
+    assert (code, f"5 of {NUM_SCENES + 5} images failed" in told, "E_TRUTH" in told) == (3, True, True)
+
+
+def test_a_checkpoint_that_is_missing_is_exit_4_with_a_summary(
+    write_recipe: Callable[..., Path], ovsops: Command, tmp_path: Path
+) -> None:
+    towers = {"siglip": {"source": str(tmp_path / "no")}, "dino": {"source": str(tmp_path / "none")}}
+    code, _, _ = ovsops("run", write_recipe(program={"kind": "mapper", **towers}))
+    assert code == 4
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["state"] == "not started"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"program": {"kind": "dinov3"}}, r"program\.kind is \"dinov3\"; did you mean 'dinov2'"),
+        ({"program": {"batch_size": 3}}, r"program\.kind is missing"),
+        (
+            {"program": {"kind": "siglip2", "bach_size": 3}},
+            r"program\.bach_size .* did you mean 'batch_size'",
+        ),
+        ({"program": {"kind": "siglip2", "batch_size": "3"}}, r"program\.batch_size is \"3\""),
+        ({"loop": {"num_steps": 2, "save_evry": 1}}, "did you mean 'save_every'"),
+        ({"loop": {"num_steps": 0}}, "must be 1 or more"),
+        ({"input": {}}, "either shards"),
+        ({"input": {"shards": ["a"], "world": {"scenes": 1}}}, "either shards"),
+        ({"input": {"world": {"scenes": 0}}}, r"input\.world\.scenes is 0"),
+        ({"workers": 2}, "workers over 1 need Ray"),
+        ({"workers": 0}, "num_workers 0"),
+        ({"segmenter": {}}, "segmenter is not a known field"),
+    ],
+)
+def test_recipes_that_cannot_run_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        recipe(**changes)
+
+
+def test_workers_may_be_a_number() -> None:
+    made = recipe(workers=2, engine="ray")
+    assert made.workers.num_workers == 2
+    assert made == recipe(workers={"num_workers": 2}, engine="ray")
+
+
+def test_a_bucket_cannot_hold_states() -> None:
+    with pytest.raises(ConfigError, match="are folders"):
+        resolve(recipe(output="s3://bucket/x"))
+
+
+def test_what_is_learned_and_the_settings_make_the_recipe_whole_again() -> None:
+    plain = to_plain(recipe(workers=2, engine="ray"))
+    learned, settings = split_recipe(plain, is_setting=is_train_setting)
+    assert merge(learned, settings) == plain
+    assert learned["workers"] == {"num_workers": 2}
+    assert set(learned) == {"input", "program", "loop", "workers", "decode"}
+
+
+def test_the_schema_knows_every_program_and_its_fields() -> None:
+    schema = recipe_schema("train")
+    assert set(schema["properties"]["program"]["discriminator"]["mapping"]) == {"siglip2", "dinov2", "mapper"}
+    assert "description" in schema["$defs"]["Siglip2Recipe"]["properties"]["batch_size"]
+    assert schema["$defs"]["LoopConfig"]["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("train_*.yaml")), ids=lambda p: p.stem)
+def test_shipped_train_recipes_load(path: Path) -> None:
+    assert isinstance(load_recipe(path), LoadedTrain)
