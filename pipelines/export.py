@@ -165,7 +165,7 @@ class _CocoExport:
     def _write_images(self, writer: CocoWriter, commit: Commit) -> dict[str, int | None]:
         """Image ids by uid; None for images that are left out because they have no licence."""
         image_ids: dict[str, int | None] = {}
-        for row in _rows(self.storage, commit, "images", _IMAGE_COLUMNS):
+        for row in committed_rows(self.storage, commit, "images", _IMAGE_COLUMNS):
             if row["status"] != "labelled":
                 self.report.images_failed += row["status"] == "failed"
                 self.report.images_skipped += row["status"] == "skipped"
@@ -202,7 +202,7 @@ class _CocoExport:
     def _write_annotations(
         self, writer: CocoWriter, commit: Commit, image_ids: Mapping[str, int | None]
     ) -> None:
-        for row in _rows(self.storage, commit, "instances", _INSTANCE_COLUMNS):
+        for row in committed_rows(self.storage, commit, "instances", _INSTANCE_COLUMNS):
             if row["image_uid"] not in image_ids:
                 raise OutputError(
                     f"shard {commit.name}: instance {row['instance_uid']} belongs to image {row['image_uid']},"
@@ -245,7 +245,9 @@ class _CocoExport:
         return {"segmentation": drawn.rings, "polygon_iou": round(drawn.iou, 6)}
 
 
-def _rows(storage: Storage, commit: Commit, kind: str, columns: list[str]) -> Iterator[dict[str, Any]]:
+def committed_rows(
+    storage: Storage, commit: Commit, kind: str, columns: list[str]
+) -> Iterator[dict[str, Any]]:
     """Rows of a committed table, a batch in memory at a time."""
     record = commit.tables[kind]
     path = record["published"]

@@ -119,7 +119,7 @@ def _with_legend(
     if not shown:
         shown.append((_DARK, "no regions"))
     width, row = max(picture.width, 320), 26
-    lines = _wrapped(shown, width, font)
+    lines = wrap_legend(shown, width, font)
     top = row if title else 0
     sheet = Image.new("RGB", (width, picture.height + top + row * len(lines) + 12), _DARK)
     sheet.paste(picture, ((width - picture.width) // 2, top))
@@ -134,7 +134,7 @@ def _with_legend(
     return sheet
 
 
-def _wrapped(
+def wrap_legend(
     entries: Sequence[tuple[tuple[int, int, int], str]], width: int, font: Any
 ) -> list[list[tuple[int, tuple[int, int, int], str]]]:
     """Legend entries in lines that fit, each with its x."""

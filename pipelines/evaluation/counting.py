@@ -1,0 +1,187 @@
+"""What is counted of one image: a few rows of whole numbers that add up. Axes: h w pixels, C places, M bins.
+
+areas      3 x C+1   pixels of intersection, truth, prediction; the last place is stuff and nothing taken together
+outlines   4 x C     boundary pixels (`ovsops.metrics.boundary`)
+bands      3 x C     pixels in bands along outlines
+scores     3 x M     regions, sum of their scores in units of 2**-30, right ones
+hard, soft 3 x C+1   areas of the truth seen through a patch grid, where one is given
+"""
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float64, Int32, Int64, Num
+
+from ovsops.errors import ConfigError, ShapeError
+from ovsops.metrics.boundary import BandCounts, BoundaryConfig, BoundaryCounts
+from ovsops.metrics.ceiling import through_patches
+from ovsops.metrics.counts import ratio
+from ovsops.metrics.segmentation import ConfusionCounts
+from pipelines.evaluation.classes import IGNORED, Classes
+from pipelines.evaluation.labelled import LabelledImage, label_map, region_masks
+
+SCORE_UNIT = 1 << 30
+"""Scores are summed as whole multiples of its inverse, so that sums do not depend on their order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountConfig:
+    """Numbers that change figures."""
+
+    boundary: BoundaryConfig = field(default_factory=BoundaryConfig)
+    """Distances of boundary F and boundary IoU."""
+    num_bins: int = 15
+    """Bins of equal width that scores are put in for the calibration error."""
+    grid: int | None = None
+    """Patches on a side of the picture; with it the ceiling of that grid stands beside the figures."""
+
+    def __post_init__(self) -> None:
+        if self.num_bins < 1:
+            raise ConfigError(f"counts.num_bins is {self.num_bins}: give 1 or more")
+        if self.grid is not None and self.grid < 1:
+            raise ConfigError(f"counts.grid is {self.grid}: give 1 or more patches on a side, or null")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountLayout:
+    """Where each table lies in the flat row of an image."""
+
+    num_places: int
+    num_bins: int
+    has_ceiling: bool
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Shape of each table by name."""
+        c = self.num_places
+        shapes = {"areas": (3, c + 1), "outlines": (4, c), "bands": (3, c), "scores": (3, self.num_bins)}
+        return shapes | ({"hard": (3, c + 1), "soft": (3, c + 1)} if self.has_ceiling else {})
+
+    @cached_property
+    def size(self) -> int:
+        """Numbers of one image."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    def join(self, tables: dict[str, Int64[np.ndarray, "..."]]) -> Int64[np.ndarray, "k"]:
+        """Tables as one row."""
+        return np.concatenate([tables[name].ravel() for name in self.shapes])
+
+    def part(self, states: Num[np.ndarray, "*b k"], name: str) -> Num[np.ndarray, "*b m n"]:
+        """One table of any batch of rows."""
+        start = 0
+        for each, shape in self.shapes.items():
+            length = math.prod(shape)
+            if each == name:
+                return states[..., start : start + length].reshape(*states.shape[:-1], *shape)
+            start += length
+        raise KeyError(name)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageCounts:
+    """Counts of one image under one run."""
+
+    state: Int64[np.ndarray, "k"]
+    confusion: Int64[np.ndarray, "C C"]
+    """Pixels by true place (row) and predicted place."""
+    mean_iou: float
+    """Over the classes that occur in this image or were predicted in it; what worst images are sorted by."""
+
+
+class Counter:
+    """Counts images against their truth. The part that depends on the truth alone is worked out once an image."""
+
+    def __init__(self, classes: Classes, config: CountConfig) -> None:
+        self.classes, self.config = classes, config
+        self.layout = CountLayout(
+            num_places=classes.num_places, num_bins=config.num_bins, has_ceiling=config.grid is not None
+        )
+        self._merged = np.array([0, *(place for place in classes.of_kind("stuff"))])
+
+    def ceiling(self, truth: Int32[np.ndarray, "h w"]) -> dict[str, Int64[np.ndarray, "3 D"]]:
+        """Areas of a perfect classifier of the grid's patches."""
+        if self.config.grid is None:
+            return {}
+        grid_hw = (min(self.config.grid, truth.shape[0]), min(self.config.grid, truth.shape[1]))
+        hard = through_patches(truth, grid_hw, kind="hard", ignore=IGNORED)
+        soft = through_patches(truth, grid_hw, kind="soft", ignore=IGNORED)
+        return {
+            "hard": self._areas(self._confusion(truth, hard)),
+            "soft": self._areas(self._confusion(truth, soft)),
+        }
+
+    def count(
+        self,
+        image: LabelledImage,
+        truth: Int32[np.ndarray, "h w"],
+        ceiling: dict[str, Int64[np.ndarray, "3 D"]],
+    ) -> ImageCounts:
+        """Counts of an image; one without labels is nothing everywhere, which is wrong wherever a class is true."""
+        ids = label_map(image, (truth.shape[0], truth.shape[1]))
+        predicted = self.classes.places(ids, where=f"{image.where}: prediction")
+        confusion = self._confusion(truth, predicted)
+        c = self.classes.num_places
+        outlines = BoundaryCounts.zeros(c).update(
+            truth, predicted, config=self.config.boundary, ignore=IGNORED
+        )
+        bands = BandCounts.zeros(c).update(truth, predicted, config=self.config.boundary, ignore=IGNORED)
+        areas = self._areas(confusion)
+        state = self.layout.join(
+            {
+                "areas": areas,
+                "outlines": outlines.counts,
+                "bands": bands.areas,
+                "scores": self._scores(image, truth),
+                **ceiling,
+            }
+        )
+        counted = list(self.classes.counted)
+        union = (areas[1] + areas[2] - areas[0])[counted]
+        return ImageCounts(
+            state=state,
+            confusion=confusion,
+            mean_iou=float(np.nanmean(ratio(areas[0, counted], union))) if union.any() else math.nan,
+        )
+
+    def _confusion(
+        self, truth: Int32[np.ndarray, "h w"], predicted: Num[np.ndarray, "h w"]
+    ) -> Int64[np.ndarray, "C C"]:
+        zeros = ConfusionCounts.zeros(self.classes.num_places)
+        return zeros.update(truth, predicted.astype(np.int64), ignore=IGNORED).counts
+
+    def _areas(self, confusion: Int64[np.ndarray, "C C"]) -> Int64[np.ndarray, "3 D"]:
+        """Areas of every place, and of stuff and nothing as one background (`background_table` of the things)."""
+        merged = confusion[np.ix_(self._merged, self._merged)].sum()
+        own = ConfusionCounts(counts=confusion).areas
+        background = [merged, own[1, self._merged].sum(), own[2, self._merged].sum()]
+        return np.concatenate([own, np.array(background, np.int64)[:, None]], axis=1)
+
+    def _scores(self, image: LabelledImage, truth: Int32[np.ndarray, "h w"]) -> Int64[np.ndarray, "3 M"]:
+        """Regions by score. A region is right when most of its known pixels are truly of its class."""
+        num_bins = self.config.num_bins
+        table = np.zeros((3, num_bins), np.int64)
+        size_hw = (truth.shape[0], truth.shape[1])
+        for region, mask in zip(image.regions, region_masks(image, size_hw), strict=True):
+            known = truth[mask]
+            known = known[known != IGNORED]
+            if len(known) == 0:
+                continue  # the truth says nothing about this region
+            calibrated = region["score_calibrated"]
+            score = float(region["score"] if calibrated is None else calibrated)
+            if not 0 <= score <= 1:
+                raise ShapeError(
+                    f"{image.where}: region {region['instance_uid']} has the score {score}; expected 0 to 1"
+                )
+            majority = self.classes.ids[int(np.bincount(known).argmax())]
+            column = min(int(score * num_bins), num_bins - 1)
+            table[:, column] += (1, round(score * SCORE_UNIT), majority == region["category_id"])
+        return table
+
+
+def calibration_error(scores: Num[np.ndarray, "*b 3 M"]) -> Float64[np.ndarray, "*b"]:
+    """Expected calibration error of tables of scores (arXiv:1706.04599, eq. 3); nan without regions."""
+    regions = scores[..., 0, :]
+    gaps = np.abs(ratio(scores[..., 1, :], regions * SCORE_UNIT) - ratio(scores[..., 2, :], regions))
+    return ratio((np.nan_to_num(gaps) * regions).sum(axis=-1), regions.sum(axis=-1))

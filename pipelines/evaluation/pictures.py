@@ -1,0 +1,120 @@
+"""Pictures beside their truth and their labels, for pages: the first images of a run, and its worst."""
+
+import io
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+
+from ovsops.errors import ConfigError, ImageDecodeError
+from ovsops.images.decode import decode_image
+from ovsops.images.decode_config import DecodeConfig
+from pipelines.evaluation.labelled import LabelledImage, label_map
+from pipelines.evaluation.truths import TruthSource
+from pipelines.readers import ReaderConfig, read_shard
+from pipelines.report.comparison import draw_comparison
+from pipelines.shards import Shard
+from pipelines.storage import StorageOptions
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PicturesConfig:
+    """Which images are drawn for each run."""
+
+    first: int = 0
+    """Labelled images drawn in the order of the run, not chosen by how good they are."""
+    worst: int = 8
+    """Labelled images with the lowest mIoU of their own."""
+
+    def __post_init__(self) -> None:
+        for name in ("first", "worst"):
+            if not 0 <= getattr(self, name) <= 200:
+                raise ConfigError(f"pictures.{name} is {getattr(self, name)}: give 0 to 200")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSource:
+    """Where a run's images are read from."""
+
+    shards: tuple[Shard, ...]
+    reader: ReaderConfig = field(default_factory=ReaderConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    options: StorageOptions = field(default_factory=StorageOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnPicture:
+    """A PNG and what it shows."""
+
+    name: str
+    """File name."""
+    caption: str
+    png: bytes
+
+
+def draw_pictures(
+    images: Sequence[tuple[str, str, LabelledImage]],
+    source: ImageSource,
+    truth: TruthSource,
+    *,
+    labels_title: str,
+) -> list[DrawnPicture]:
+    """A sheet for each (file name, caption, image) whose bytes are still where the run read them."""
+    pixels = _pixels({image.image_uid: image for _, _, image in images}, source)
+    drawn = []
+    for name, caption, image in images:
+        if image.image_uid in pixels:
+            sheet = _sheet(image, pixels[image.image_uid], truth, labels_title)
+            drawn.append(DrawnPicture(name=f"{name}-{_stem(image.key)}.png", caption=caption, png=sheet))
+    return drawn
+
+
+def _sheet(image: LabelledImage, pixels: UInt8[np.ndarray, "h w 3"], truth: TruthSource, title: str) -> bytes:
+    classes = truth.classes
+    ids = np.asarray(classes.ids)
+    places = truth.places(image)
+    true_ids = np.where(places >= 0, ids[places], -1)
+    predicted: Int32[np.ndarray, "h w"] = label_map(image, (pixels.shape[0], pixels.shape[1]))
+    names = dict(zip(classes.ids, classes.names, strict=True))
+    sink = io.BytesIO()
+    draw_comparison(pixels, [("truth", true_ids), (title, predicted)], names).save(sink, "PNG")
+    return sink.getvalue()
+
+
+def _pixels(
+    wanted: Mapping[str, LabelledImage], source: ImageSource
+) -> dict[str, UInt8[np.ndarray, "h w 3"]]:
+    """Pixels by image uid; an image that is gone or cannot be decoded is logged and left out."""
+    by_shard: dict[str, dict[int, LabelledImage]] = {}
+    for image in wanted.values():
+        by_shard.setdefault(image.shard, {})[image.index] = image
+    found: dict[str, UInt8[np.ndarray, "h w 3"]] = {}
+    for shard in source.shards:
+        waiting = by_shard.get(shard.name, {})
+        if not waiting:
+            continue
+        for table in read_shard(shard, source.reader, source.options):
+            for row in table.select(["index", "key", "image", "sha256"]).to_pylist():
+                asked = waiting.get(row["index"])
+                if asked is None or row["sha256"] != asked.sha256 or row["image"] is None:
+                    continue
+                del waiting[row["index"]]
+                try:
+                    found[asked.image_uid] = decode_image(row["image"], source.decode).pixels
+                except ImageDecodeError as error:
+                    logger.warning("%s: no picture: %s", asked.where, error)
+            if not waiting:
+                break
+    for image in wanted.values():
+        if image.image_uid not in found:
+            logger.warning("%s: no picture: its bytes are no longer where the run read them", image.where)
+    return found
+
+
+def _stem(key: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", key.rsplit("/", 1)[-1])[:40].strip("-") or "image"

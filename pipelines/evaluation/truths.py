@@ -1,0 +1,147 @@
+"""Where an image's truth comes from: the JSON of its own shard, other shards, or a data set's folders.
+
+Axes: h w pixels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Int32
+
+from ovsops.errors import OvsopsError, RowError
+from ovsops.images.decode_config import DecodeConfig
+from ovsops.metrics.segmentation import IGNORE
+from ovsops.miniature.attributes import CLASS_IDS, NOUN_WORDS
+from ovsops.miniature.truth import read_truth
+from pipelines.evaluation.classes import Classes, TruthClass
+from pipelines.evaluation.labelled import LabelledImage
+from pipelines.keys import folder_key
+from pipelines.readers import ReaderConfig, read_shard
+from pipelines.shards import Shard
+from pipelines.storage import StorageOptions
+from pipelines.truth.benchmarks import Benchmark
+from pipelines.truth.layout import Split, TruthFiles, list_truth
+from pipelines.truth.read import read_truth_image
+
+NO_TRUTH = "E_NO_TRUTH"
+"""No truth belongs to the image."""
+BAD_TRUTH = "E_TRUTH"
+"""Its truth cannot be read, or is of another size."""
+
+
+class TruthSource(Protocol):
+    """Gives the true class of every pixel of an image."""
+
+    name: str
+    classes: Classes
+
+    def places(self, image: LabelledImage) -> Int32[np.ndarray, "h w"]:
+        """Places of `classes`, -1 where the truth says nothing. Raises `RowError` where there is no usable truth."""
+
+
+WORLD_CLASSES = Classes(
+    classes=tuple(
+        TruthClass(id=i, name=name, kind="thing" if name in NOUN_WORDS else "stuff")
+        for name, i in CLASS_IDS.items()
+    ),
+    has_background=False,
+)
+"""Every pixel of the miniature world belongs to a noun or to stuff."""
+
+
+class WorldTruth(TruthSource):
+    """Truth of the miniature world, from the JSON beside each scene as the label job kept it."""
+
+    name = "world"
+    classes = WORLD_CLASSES
+
+    def places(self, image: LabelledImage) -> Int32[np.ndarray, "h w"]:
+        """Places of the scene's semantic map."""
+        return self._read(image, image.sidecar)
+
+    def _read(self, image: LabelledImage, text: str | None) -> Int32[np.ndarray, "h w"]:
+        if text is None:
+            raise RowError(NO_TRUTH, f"{image.where}: there is no truth JSON beside the image")
+        try:
+            semantic = read_truth(text).semantic
+        except RowError as error:
+            raise RowError(BAD_TRUTH, f"{image.where}: {error}") from error
+        return _of_size(self.classes.places(semantic.astype(np.int32)), image)
+
+
+class WorldShardsTruth(WorldTruth):
+    """The same from shards that hold the truth apart, by shard name and key; one shard in memory at a time."""
+
+    def __init__(self, shards: Sequence[Shard], reader: ReaderConfig, options: StorageOptions) -> None:
+        self._shards = {shard.name: shard for shard in shards}
+        self._reader, self._options = reader, options
+        self._name, self._texts = "", dict[str, str | None]()
+
+    def places(self, image: LabelledImage) -> Int32[np.ndarray, "h w"]:
+        """Places of the scene's semantic map."""
+        if image.shard not in self._shards:
+            raise RowError(
+                NO_TRUTH,
+                f"{image.where}: truth.shards have no shard of this name (they have"
+                f" {', '.join(list(self._shards)[:3])}, ...)",
+            )
+        if image.shard != self._name:
+            self._name, self._texts = image.shard, self._read_shard(self._shards[image.shard])
+        return self._read(image, self._texts.get(image.key))
+
+    def _read_shard(self, shard: Shard) -> dict[str, str | None]:
+        texts: dict[str, str | None] = {}
+        for table in read_shard(shard, self._reader, self._options):
+            for row in table.select(["key", "sidecar"]).to_pylist():
+                if row["key"] is not None:  # the closing row has none; a key that comes twice is no truth
+                    texts[row["key"]] = None if row["key"] in texts else row["sidecar"]
+        return texts
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkTruth(TruthSource):
+    """Truth of a published data set in its own folders, matched by the name of the image file."""
+
+    benchmark: Benchmark
+    files: Mapping[str, TruthFiles]
+    """By the image's file name without folder and extension."""
+    decode: DecodeConfig
+    classes: Classes
+    name: str
+
+    @classmethod
+    def open(cls, benchmark: Benchmark, root: Path, split: Split, decode: DecodeConfig) -> "BenchmarkTruth":
+        """List a data set. Raises `StorageError` where its folders are not as published."""
+        found = list_truth(benchmark.layout, benchmark.encodings, root, split)
+        return cls(
+            benchmark=benchmark,
+            files={folder_key(files.image_path.name): files for files in found},
+            decode=decode,
+            classes=Classes.of_vocabulary(benchmark.vocabulary, has_background=benchmark.has_background),
+            name=benchmark.name,
+        )
+
+    def places(self, image: LabelledImage) -> Int32[np.ndarray, "h w"]:
+        """Places of the label map."""
+        name = image.key.rsplit("/", 1)[-1]
+        if name not in self.files:
+            raise RowError(NO_TRUTH, f"{image.where}: the split of {self.name} has no image {name!r}")
+        try:
+            labels = read_truth_image(self.files[name], config=self.decode).labels
+        except OvsopsError as error:
+            raise RowError(BAD_TRUTH, f"{image.where}: {error}") from error
+        places = self.classes.places(labels.astype(np.int32), ignore=IGNORE, where=image.where)
+        return _of_size(places, image)
+
+
+def _of_size(places: Int32[np.ndarray, "h w"], image: LabelledImage) -> Int32[np.ndarray, "h w"]:
+    if image.size_hw is not None and places.shape != image.size_hw:
+        raise RowError(
+            BAD_TRUTH,
+            f"{image.where}: the truth is {places.shape[0]}x{places.shape[1]} pixels (h x w), the labelled image"
+            f" {image.size_hw[0]}x{image.size_hw[1]}; truth and labels must be of the same picture",
+        )
+    return places
