@@ -2,12 +2,14 @@
 
 SigLIP 2 learns where things are from grounded captions (LocCa, arXiv:2502.14786 section 2.2). Here the same comes
 from the world's masks: a region's tokens, pooled as the head pools an image, meet every phrase of the batch, and
-each patch meets the names of the classes. Which phrase is true of which region is known, not guessed.
+each patch meets the names of the classes. Which phrase is true of which region is known, not guessed. Names and
+phrases come in both languages, and each is told from the others by its translation: as long as the names of two
+nouns lie on one spot, no patch can learn to tell the nouns apart.
 
 Axes: B scenes, R regions, P patches, D channels, T texts, A attributes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,9 @@ from ovsops.backbones.pixels import SIGLIP_MEAN, SIGLIP_STD, normalized
 from ovsops.backbones.siglip2 import dense_pooling
 from ovsops.backbones.tokenizers import SiglipTokenizer
 from ovsops.losses.gather import Gather, no_gather
+from ovsops.losses.infonce import infonce_loss
 from ovsops.losses.siglip import siglip_loss
-from ovsops.miniature.attributes import CLASS_NAMES, LANGUAGES, NOUNS, STUFF
+from ovsops.miniature.attributes import CLASS_NAMES, LANGUAGES, NOUNS, STUFF, Language
 from ovsops.miniature.captions import region_phrase
 from ovsops.miniature.words import WORDS
 from ovsops.training.patch_labels import weighted_cross_entropy
@@ -42,7 +45,7 @@ from ovsops.training.scenes import (
     stuff_codes,
 )
 
-_WORDS_OF = {
+_WORDS_OF: dict[Language, list[str]] = {
     language: [
         *(noun.in_language(language) for noun in NOUNS),
         *(stuff.in_language(language) for stuff in STUFF),
@@ -50,6 +53,8 @@ _WORDS_OF = {
     for language in LANGUAGES
 }
 """Name of each class, in the order of ids."""
+SAID_SHARE = 0.6
+"""How often a phrase says an attribute."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +63,19 @@ class SiglipProgramConfig:
 
     batch_size: int = 32
     """Scenes per worker and step."""
-    phrases_per_step: int = 44
-    """Phrases drawn from the batch's things, beside the names of all classes."""
+    phrases_per_step: int = 20
+    """Phrases drawn from the batch's things, in both languages, beside the names of all classes."""
     long_share: float = 0.7
     """Share of scenes whose long caption is shown; the short one else."""
-    region_weight: float = 1.0
+    region_weight: float = 0.5
     """Of the region-phrase term, beside 1 for whole captions."""
-    patch_weight: float = 1.0
-    """Of the patch-name term."""
+    patch_weight: float = 10.0
+    """Of the patch-name term; the others are sums over texts and would drown it."""
+    ramp_steps: int = 800
+    """Captions and regions come in over this many steps, as the square of the share that is done: patches first learn
+    what is where, and what a caption is about is then in sight."""
+    translation_weight: float = 0.5
+    """Of InfoNCE between names and phrases and their translations."""
     stuff_share: float = 0.3
     """Weight of a stuff patch or region beside a thing's: stuff is most of every picture and soon learned."""
     seed: int = 0
@@ -109,12 +119,12 @@ class SiglipProgram:
         self.tokenizer = SiglipTokenizer(work_folder, length=model.config.text_config.max_position_embeddings)
 
     def losses(self, step: int) -> Mapping[str, Tensor]:
-        """`captions`, `regions`, `patches` and their weighted `total`."""
-        config, bank = self.config, self.bank
+        """`captions`, `regions`, `patches`, `translations` and their weighted `total`."""
+        config = self.config
         rank = self.gather.rank
         rows = batch_indices(
             step,
-            num_scenes=len(bank),
+            num_scenes=len(self.bank),
             batch_size=config.batch_size,
             seed=config.seed,
             rank=rank,
@@ -124,25 +134,27 @@ class SiglipProgram:
         tokens = self._patch_tokens(rows)
         captions = self._captions(rows, generator)
         phrases, codes = self._phrases(rows, generator)
-        texts = self._embed([*captions, *phrases])
-        images = self.module.model.vision_model.head(tokens)
+        texts = self._embed([*captions, *phrases["en"], *phrases["zh"]])
+        about, english, chinese = texts.split([len(captions), len(codes), len(codes)])
         model = self.module.model
         losses = {
             "captions": siglip_loss(
-                texts[: len(captions)],
-                images,
+                about,
+                model.vision_model.head(tokens),
                 log_scale=model.logit_scale.squeeze(),
                 bias=model.logit_bias.squeeze(),
                 gather=self.gather,
-            )
+            ),
+            "regions": self._region_loss(rows, tokens, (english, chinese), codes),
+            "patches": self._patch_loss(rows, tokens, [t[: len(CLASS_NAMES)] for t in (english, chinese)]),
+            "translations": infonce_loss(english, chinese),
         }
-        about = texts[len(captions) :]
-        losses["regions"] = self._region_loss(rows, tokens, about, codes)
-        losses["patches"] = self._patch_loss(rows, tokens, about[: len(CLASS_NAMES)])
+        ramp = min(1.0, (step + 1) / config.ramp_steps) ** 2 if config.ramp_steps else 1.0
         losses["total"] = (
-            losses["captions"]
-            + config.region_weight * losses["regions"]
+            ramp * losses["captions"]
+            + ramp * config.region_weight * losses["regions"]
             + config.patch_weight * losses["patches"]
+            + config.translation_weight * losses["translations"]
         )
         return losses
 
@@ -155,7 +167,7 @@ class SiglipProgram:
         write_word_tokenizer(folder, WORDS)
 
     def _patch_tokens(self, rows: Int[Tensor, " B"]) -> Float[Tensor, "B P D"]:
-        views = normalized(self.bank.images[rows].to(self.device), mean=SIGLIP_MEAN, std=SIGLIP_STD)
+        views = normalized(self.bank.images[rows].to(self.device).float(), mean=SIGLIP_MEAN, std=SIGLIP_STD)
         hidden: Tensor = self.module.model.vision_model(pixel_values=views).last_hidden_state
         return hidden
 
@@ -175,27 +187,28 @@ class SiglipProgram:
 
     def _phrases(
         self, rows: Int[Tensor, " B"], generator: torch.Generator
-    ) -> tuple[list[str], Int[Tensor, "T A"]]:
-        """The names of all classes in one language, then phrases of things of this batch, and what each says."""
-        language = LANGUAGES[int(torch.randint(2, (), generator=generator))]
+    ) -> tuple[dict[Language, list[str]], Int[Tensor, "T A"]]:
+        """The names of all classes, then phrases of things of this batch, in both languages; and what each says."""
         names = torch.full((len(CLASS_NAMES), len(FAMILIES)), ABSENT)
         names[:, 0] = torch.arange(len(CLASS_NAMES))
         things = [thing for row in rows.tolist() for thing in self.bank.things[row]]
         chosen = torch.randperm(len(things), generator=generator)[: self.config.phrases_per_step].tolist()
-        draws = torch.rand(len(chosen), len(FAMILIES), generator=generator)
-        seen: dict[str, list[int]] = {}
-        for place, draw in zip(chosen, draws.tolist(), strict=True):
-            said = {family for family, u in zip(FAMILIES[1:], draw[1:], strict=True) if u < 0.6}
-            phrase = region_phrase(things[place], LANGUAGES[int(draw[0] < 0.5)], said)
-            seen[phrase] = phrase_codes(things[place], said)
-        extra = torch.tensor(list(seen.values()), dtype=torch.int64).reshape(-1, len(FAMILIES))
-        return [*_WORDS_OF[language], *seen], torch.cat([names, extra])
+        draws = torch.rand(len(chosen), len(FAMILIES) - 1, generator=generator) < SAID_SHARE
+        seen: dict[tuple[int, ...], dict[Language, str]] = {}
+        for place, drawn in zip(chosen, draws.tolist(), strict=True):
+            said = {family for family, is_said in zip(FAMILIES[1:], drawn, strict=True) if is_said}
+            code = phrase_codes(things[place], said)
+            if any(value != ABSENT for value in code[1:]):  # a bare noun is among the names
+                seen[tuple(code)] = {lang: region_phrase(things[place], lang, said) for lang in LANGUAGES}
+        extra = torch.tensor(list(seen), dtype=torch.int64).reshape(-1, len(FAMILIES))
+        spoken = {lang: [*_WORDS_OF[lang], *(pair[lang] for pair in seen.values())] for lang in LANGUAGES}
+        return spoken, torch.cat([names, extra])
 
     def _region_loss(
         self,
         rows: Int[Tensor, " B"],
         tokens: Float[Tensor, "B P D"],
-        texts: Float[Tensor, "T D"],
+        texts: tuple[Float[Tensor, "T D"], Float[Tensor, "T D"]],
         codes: Int[Tensor, "T A"],
     ) -> Float[Tensor, ""]:
         """Sigmoid over (region, phrase), each region weighed; the sum over phrases keeps SigLIP's footing."""
@@ -204,26 +217,34 @@ class SiglipProgram:
         shares = region_shares(
             bank.instances[rows], bank.semantic[rows], patch_size=self.patch_size, num_things=things.shape[1]
         ).flatten(2)
-        stuff = stuff_codes(range(NUM_STUFF)).expand(len(rows), -1, -1)
-        region_codes = torch.cat([things, stuff], dim=1)
+        region_codes = torch.cat([things, stuff_codes(range(NUM_STUFF)).expand(len(rows), -1, -1)], dim=1)
         present = shares.sum(dim=-1) > 0.5  # at least half a patch in sight
         mixing = shares / shares.sum(dim=-1, keepdim=True).clamp_min(1e-6)
         regions = dense_pooling(self.module.model.vision_model.head, tokens, mixing.to(self.device))[present]
-        truth = matches(codes, region_codes[present]).T.to(self.device)
-        similarity = F.normalize(regions, dim=-1) @ F.normalize(texts.float(), dim=-1).T
-        weight = torch.where(region_codes[present][:, 0] < NUM_THING_CLASSES, 1.0, self.config.stuff_share)
+        region_codes = region_codes[present]
+        truth = matches(codes, region_codes).T.repeat(1, len(texts)).to(self.device)
+        similarity = F.normalize(regions, dim=-1) @ F.normalize(torch.cat(texts).float(), dim=-1).T
         logits = similarity * self.module.region_scale.exp() + self.module.region_bias
         each = -F.logsigmoid(torch.where(truth, logits, -logits)).sum(dim=1)
-        weight = weight.to(self.device)
+        is_thing = region_codes[:, 0] < NUM_THING_CLASSES
+        weight = torch.where(is_thing, 1.0, self.config.stuff_share).to(self.device)
         return (each * weight).sum() / weight.sum()
 
     def _patch_loss(
-        self, rows: Int[Tensor, " B"], tokens: Float[Tensor, "B P D"], names: Float[Tensor, "C D"]
+        self, rows: Int[Tensor, " B"], tokens: Float[Tensor, "B P D"], names: Sequence[Float[Tensor, "C D"]]
     ) -> Float[Tensor, ""]:
-        """Cross-entropy of each patch over the class names against the shares that the classes cover."""
+        """Cross-entropy of each patch over the class names against the shares that the classes cover; mean over
+        languages.
+        """
         shares = class_shares(self.bank.semantic[rows], patch_size=self.patch_size).flatten(2).transpose(1, 2)
-        dense = dense_pooling(self.module.model.vision_model.head, tokens)
-        logits = (
-            F.normalize(dense, dim=-1) @ F.normalize(names.float(), dim=-1).T
-        ) * self.module.patch_scale.exp()
-        return weighted_cross_entropy(logits, shares.to(self.device), stuff_share=self.config.stuff_share)
+        shares = shares.to(self.device)
+        dense = F.normalize(dense_pooling(self.module.model.vision_model.head, tokens), dim=-1)
+        terms = [
+            weighted_cross_entropy(
+                dense @ F.normalize(vectors.float(), dim=-1).T * self.module.patch_scale.exp(),
+                shares,
+                stuff_share=self.config.stuff_share,
+            )
+            for vectors in names
+        ]
+        return torch.stack(terms).mean()

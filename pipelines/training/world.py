@@ -28,27 +28,35 @@ class WorldConfig:
     """Scenes that are drawn where no shards are given."""
 
     scenes: int
-    """How many: the first ones of the split."""
+    """How many: the first ones of the split, after `skip`."""
+    skip: int = 0
+    """Scenes of the split that are left out before: towers that never saw the same scene err differently."""
     split: Split = "train"
     """Whose seeds they come from; splits share no scene."""
     size: int = 128
     """Height and width in pixels."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.scenes <= len(seeds_of(self.split)):
+        if self.skip < 0 or not 1 <= self.scenes <= len(seeds_of(self.split)) - self.skip:
             raise ConfigError(
-                f"input.world.scenes is {self.scenes}; {self.split} has 1 to {len(seeds_of(self.split))}"
+                f"input.world.scenes is {self.scenes} after skip {self.skip}; "
+                f"{self.split} has {len(seeds_of(self.split))} in all"
             )
+
+    @property
+    def seeds(self) -> range:
+        """Of the scenes, in order."""
+        return seeds_of(self.split)[self.skip : self.skip + self.scenes]
 
 
 def world_folder(world: WorldConfig, cache: Path) -> Path:
     """Where these scenes are kept. Its name changes with how scenes are drawn: some are drawn to find out."""
-    seeds = seeds_of(world.split)
     digest = hashlib.sha256()
-    for seed in seeds[:_NUM_PROBES]:
+    for seed in seeds_of(world.split)[:_NUM_PROBES]:
         sample = scene_sample(draw_scene(seed, SceneConfig(size=world.size)))
         digest.update(sample["png"] + sample["json"])
-    return cache / "world" / f"{world.split}-{world.size}px-{world.scenes}-{digest.hexdigest()[:12]}"
+    start = f"-from-{world.skip}" if world.skip else ""
+    return cache / "world" / f"{world.split}-{world.size}px-{world.scenes}{start}-{digest.hexdigest()[:12]}"
 
 
 def draw_world(world: WorldConfig, cache: Path) -> Path:
@@ -56,10 +64,9 @@ def draw_world(world: WorldConfig, cache: Path) -> Path:
     folder = world_folder(world, cache)
     if (folder / _WHOLE).is_file():
         return folder
-    seeds = seeds_of(world.split)[: world.scenes]
     starts = range(0, world.scenes, SCENES_PER_SHARD)
     tasks = [
-        (folder / f"{number:05d}", seeds[start : start + SCENES_PER_SHARD], world.size)
+        (folder / f"{number:05d}", world.seeds[start : start + SCENES_PER_SHARD], world.size)
         for number, start in enumerate(starts)
     ]
     logger.info("drawing %d scenes into %s", world.scenes, folder)
