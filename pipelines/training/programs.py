@@ -18,6 +18,7 @@ from ovsops.training.mapper_config import MapperProgramConfig
 from ovsops.training.mapper_features import compute_features
 from ovsops.training.mapper_views import LiveViews
 from ovsops.training.scenes import SceneBank
+from ovsops.training.self_supervised import SelfSupervisedConfig, SelfSupervisedProgram
 from ovsops.training.siglip2 import SiglipProgram, SiglipProgramConfig
 
 
@@ -45,6 +46,21 @@ class Dinov2Recipe(Dinov2ProgramConfig):
     ) -> Program:
         """The program with its first weights."""
         return Dinov2Program(bank, self, work_folder, gather=gather, world_size=world_size, device=device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dinov2SelfsupRecipe(SelfSupervisedConfig):
+    """A miniature DINOv2 with registers that sees pictures alone, no labels."""
+
+    kind: Literal["dinov2_selfsup"] = "dinov2_selfsup"
+
+    def build(
+        self, bank: SceneBank, work_folder: Path, *, gather: Gather, world_size: int, device: str
+    ) -> Program:
+        """The program with its first weights."""
+        return SelfSupervisedProgram(
+            bank, self, work_folder, gather=gather, world_size=world_size, device=device
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,5 +108,5 @@ class MapperRecipe(MapperProgramConfig):
         )
 
 
-ProgramRecipe = Siglip2Recipe | Dinov2Recipe | MapperRecipe
+ProgramRecipe = Siglip2Recipe | Dinov2Recipe | Dinov2SelfsupRecipe | MapperRecipe
 """What `program` of a recipe may be; `kind` says which."""
