@@ -1,0 +1,57 @@
+"""Where the checkpoints lie that come with the package: the miniature ones, trained on drawn scenes."""
+
+import json
+import math
+from pathlib import Path
+
+from ovsops.errors import CheckpointError
+
+PARTS = ("siglip2", "dinov2", "mapper")
+"""Folders of the miniature checkpoints."""
+CALIBRATION = "calibration.json"
+"""Constants that were fitted for them, by the names of the segmenter's fields."""
+
+_FOLDER = Path(__file__).parents[1] / "checkpoints" / "miniature"
+
+
+def miniature_checkpoints(folder: Path | None = None) -> Path:
+    """The folder with `siglip2/`, `dinov2/` and `mapper/`: the shipped one, or another of the same layout.
+
+    Raises `CheckpointError` when a part is missing.
+    """
+    root = _FOLDER if folder is None else folder
+    missing = [part for part in PARTS if not any((root / part).glob("*.safetensors"))]
+    if missing:
+        way_out = (
+            "they come with the package: install it again, or train them by the recipes jobs/recipes/train_*_miniature"
+            if folder is None
+            else f"expected the parts {', '.join(PARTS)}, each with its .safetensors"
+        )
+        raise CheckpointError(f"miniature checkpoints {root}: {', '.join(missing)} not found; {way_out}")
+    return root
+
+
+def miniature_calibration(folder: Path) -> dict[str, float]:
+    """Numbers of `calibration.json` in the folder; empty without the file.
+
+    Raises `CheckpointError` for a file that does not hold finite numbers by name.
+    """
+    path = folder / CALIBRATION
+    if not path.exists():
+        return {}
+    try:
+        plain = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read as JSON ({error}); install the package again"
+        ) from error
+    if not isinstance(plain, dict):
+        raise CheckpointError(f"{path}: expected numbers by name, found {type(plain).__name__}")
+    wrong = [
+        name
+        for name, value in plain.items()
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)
+    ]
+    if wrong:
+        raise CheckpointError(f"{path}: {', '.join(wrong[:5])} is no finite number; expected numbers by name")
+    return {name: float(value) for name, value in plain.items()}
