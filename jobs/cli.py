@@ -11,7 +11,7 @@ import typer
 from jobs.exits import ExitCode, exit_code_of, is_expected, stop_on_sigterm
 
 if TYPE_CHECKING:
-    from jobs.recipe import LoadedRecipe, LoadedTrain
+    from jobs.recipe import LoadedEvaluate, LoadedRecipe, LoadedTrain
     from pipelines.storage import StorageOptions
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,26 @@ OutFolder = Annotated[Path, typer.Option("--out", help="Folder that gets the fil
 
 
 @app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for everything.")] = Path("demo-out"),
+    seed: Annotated[int, typer.Option("--seed", help="Others draw other held-out scenes.")] = 0,
+    scenes: Annotated[int, typer.Option("--scenes", help="How many are drawn.")] = 48,
+    checkpoints: Annotated[
+        Path | None,
+        typer.Option("--checkpoints", metavar="DIR", help="Others with siglip2/, dinov2/ and mapper/."),
+    ] = None,
+    engine: Engine = None,
+) -> int:
+    """Draw scenes, label them, score them, write a report. Needs no network and no other files."""
+    from jobs.demo import DemoConfig, run_demo
+
+    config = DemoConfig(
+        out=out, seed=seed, num_scenes=scenes, engine=engine or "ray", checkpoints=checkpoints
+    )
+    return run_demo(config)
+
+
+@app.command()
 def run(
     recipe: RecipePath,
     overrides: Overrides = [],  # noqa: B006  typer copies it
@@ -56,7 +76,7 @@ def run(
     engine: Engine = None,
 ) -> int:
     """Run a recipe's job. The same recipe again goes on where it stopped."""
-    from jobs.recipe import LoadedTrain, to_yaml
+    from jobs.recipe import LoadedEvaluate, LoadedTrain, to_yaml
 
     loaded = _load(recipe, overrides)
     if print_config:
@@ -64,6 +84,8 @@ def run(
         return 0
     if isinstance(loaded, LoadedTrain):
         return _train(loaded, engine=engine)
+    if isinstance(loaded, LoadedEvaluate):
+        return _evaluate(loaded)
     return _run(loaded, engine=engine or "ray")
 
 
@@ -111,6 +133,20 @@ def _train(loaded: "LoadedTrain", *, engine: EngineChoice | None) -> int:
         summary = run_training(loaded, engine=engine, observer=observer)
     console.print(train_table(summary))
     for step in train_next_steps(summary, loaded.recipe.output):
+        console.print(step, markup=False, highlight=False, soft_wrap=True)
+    return exit_code_of_summary(summary)
+
+
+def _evaluate(loaded: "LoadedEvaluate") -> int:
+    from rich.console import Console
+
+    from jobs.evaluate import evaluate_next_steps, evaluate_table, run_evaluation
+    from jobs.progress import exit_code_of_summary
+
+    console = Console(stderr=True)
+    summary = run_evaluation(loaded)
+    console.print(evaluate_table(summary))
+    for step in evaluate_next_steps(summary, loaded.recipe.output):
         console.print(step, markup=False, highlight=False, soft_wrap=True)
     return exit_code_of_summary(summary)
 
@@ -239,20 +275,21 @@ def convert_mapper(
     return 0
 
 
-def _load(path: Path, overrides: Sequence[str]) -> "LoadedRecipe | LoadedTrain":
+def _load(path: Path, overrides: Sequence[str]) -> "LoadedRecipe | LoadedTrain | LoadedEvaluate":
     from jobs.recipe import load_recipe
 
     return load_recipe(path, overrides)
 
 
 def _load_label(path: Path, overrides: Sequence[str]) -> "LoadedRecipe":
-    from jobs.recipe import LoadedTrain
+    from jobs.recipe import LoadedRecipe
     from ovsops.errors import ConfigError
 
     loaded = _load(path, overrides)
-    if isinstance(loaded, LoadedTrain):
+    if not isinstance(loaded, LoadedRecipe):
         raise ConfigError(
-            f"{loaded.where}: a train recipe; this verb looks at label recipes. `ovsops run` checks it before it starts"
+            f"{loaded.where}: job is {loaded.recipe.job}, this verb looks at label recipes; `ovsops run` checks it"
+            " before it starts"
         )
     return loaded
 

@@ -33,6 +33,7 @@ from pipelines.storage import StorageOptions
 from pipelines.summary import Limits
 
 if TYPE_CHECKING:
+    from jobs.evaluate_recipe import EvaluateRecipe
     from jobs.train_recipe import TrainRecipe
 
 MAX_RECIPE_BYTES = 1_000_000
@@ -135,14 +136,18 @@ class LabelRecipe:
         return Path(place).expanduser()
 
 
-JOBS = ("label", "train")
+JOBS = ("label", "train", "evaluate")
 """Values of `job`."""
 
 
-def recipe_class(job: str) -> "type[LabelRecipe] | type[TrainRecipe]":
+def recipe_class(job: str) -> "type[LabelRecipe] | type[TrainRecipe] | type[EvaluateRecipe]":
     """Recipe class by the value of `job`."""
     if job == "label":
         return LabelRecipe
+    if job == "evaluate":
+        from jobs.evaluate_recipe import EvaluateRecipe  # loads the metrics
+
+        return EvaluateRecipe
     from jobs.train_recipe import TrainRecipe  # loads the programs, which label recipes do not need
 
     return TrainRecipe
@@ -167,7 +172,16 @@ class LoadedTrain:
     where: str
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe | LoadedTrain:
+@dataclass(frozen=True, kw_only=True)
+class LoadedEvaluate:
+    """A recipe of the evaluate job and where it came from."""
+
+    recipe: "EvaluateRecipe"
+    folder: Path
+    where: str
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe | LoadedTrain | LoadedEvaluate:
     """Read a recipe file and apply `a.b=c` overrides. Raises ConfigError."""
     try:
         with path.open("rb") as file:
@@ -189,10 +203,14 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe | Loa
     folder = path.resolve().parent
     if isinstance(recipe, LabelRecipe):
         return LoadedRecipe(recipe=recipe, folder=folder, where=where)
+    if recipe.job == "evaluate":
+        return LoadedEvaluate(recipe=recipe, folder=folder, where=where)
     return LoadedTrain(recipe=recipe, folder=folder, where=where)
 
 
-def recipe_from_plain(plain: Mapping[str, Any], *, where: str) -> "LabelRecipe | TrainRecipe":
+def recipe_from_plain(
+    plain: Mapping[str, Any], *, where: str
+) -> "LabelRecipe | TrainRecipe | EvaluateRecipe":
     """Plain data to a recipe; ConfigError names every wrong field."""
     _refuse_secrets(plain, where)
     job = plain.get("job", "label")
@@ -203,9 +221,14 @@ def recipe_from_plain(plain: Mapping[str, Any], *, where: str) -> "LabelRecipe |
 
 def _with_shorthands(plain: Mapping[str, Any]) -> dict[str, Any]:
     """One input pattern may stand without a list; a placement keeps the job's defaults for what it leaves out;
-    workers may be a number.
+    workers may be a number; labels may be one output without a name.
     """
     full = dict(plain)
+    if isinstance(full.get("labels"), str):
+        full["labels"] = {"labels": full["labels"]}
+    truth = full.get("truth")
+    if isinstance(truth, Mapping) and isinstance(truth.get("shards"), str):
+        full["truth"] = {**truth, "shards": [truth["shards"]]}
     source = full.get("input")
     if isinstance(source, Mapping) and isinstance(source.get("shards"), str):
         full["input"] = {**source, "shards": [source["shards"]]}
@@ -256,13 +279,13 @@ def _refuse_secrets(plain: Any, where: str, path: str = "") -> None:
         raise ConfigError(f"{where}: the value of {path} holds a credential; give it by environment instead")
 
 
-def to_plain(recipe: "LabelRecipe | TrainRecipe") -> dict[str, Any]:
+def to_plain(recipe: "LabelRecipe | TrainRecipe | EvaluateRecipe") -> dict[str, Any]:
     """Every field with its value, as plain data (tuples as lists)."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
     return plain
 
 
-def to_yaml(recipe: "LabelRecipe | TrainRecipe") -> str:
+def to_yaml(recipe: "LabelRecipe | TrainRecipe | EvaluateRecipe") -> str:
     """The resolved recipe as YAML that `load_recipe` reads back."""
     return yaml.safe_dump(to_plain(recipe), sort_keys=False, allow_unicode=True, width=110)
 
@@ -270,6 +293,10 @@ def to_yaml(recipe: "LabelRecipe | TrainRecipe") -> str:
 def recipe_schema(job: str = "label") -> dict[str, Any]:
     """JSON schema for editors."""
     schema = json_schema(recipe_class(job))
+    if job == "evaluate":
+        _allow(schema["properties"], "labels", {"type": "string"})
+        _allow(schema["$defs"]["WorldTruthConfig"]["properties"], "shards", {"type": "string"})
+        return schema
     source = schema["$defs"]["InputConfig" if job == "label" else "TrainInput"]["properties"]
     _allow(source, "shards", {"type": "string"})
     if job == "label":
