@@ -1,5 +1,5 @@
 # Two commands for a newcomer: `make demo` labels pictures, `make test` checks everything. Both set up .venv first.
-.PHONY: demo test nightly setup format
+.PHONY: demo test nightly setup miniature format
 PY := .venv/bin/python
 
 setup: .venv/installed
@@ -25,6 +25,9 @@ test: setup
 
 nightly: setup
 	$(PY) -m pytest -q -m "nightly"
+
+miniature: setup
+	.venv/bin/python -m jobs.ship_miniature
 
 format: setup
 	.venv/bin/ruff check --fix .

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from ovsops.backbones.shipped import CALIBRATION
 from ovsops.errors import CheckpointError
 from ovsops.metrics.calibration import fit_sigmoid_temperature
 from ovsops.metrics.segmentation import mean_iou
@@ -26,7 +27,6 @@ from ovsops.training.calibration import ALPHAS, fit_affine
 from ovsops.training.quality import ALL_IDS, class_ids, segmentation
 from ovsops.training.scenes import SceneBank
 
-CALIBRATION_FILE = "calibration.json"
 GEOMETRY = {"grid": 16, "short_side": 128, "window": 128, "stride": 64}
 """One view of 128 px on a grid of 16 for a scene of the size that was trained on; larger ones are cut into windows."""
 
@@ -46,7 +46,7 @@ def shipped_segmenter(folder: Path) -> SegmenterConfig:
 
     Every pixel gets a class: the world has no background.
     """
-    path = folder / CALIBRATION_FILE
+    path = folder / CALIBRATION
     try:
         constants = json.loads(path.read_text("utf-8"))
         known = Calibration(**constants)
@@ -101,7 +101,7 @@ def calibrate(folder: Path, bank: SceneBank) -> Calibration:
 
 def save_calibration(calibration: Calibration, folder: Path) -> None:
     """Write `calibration.json`."""
-    (folder / CALIBRATION_FILE).write_text(json.dumps(vars(calibration), indent=2) + "\n", "utf-8")
+    (folder / CALIBRATION).write_text(json.dumps(vars(calibration), indent=2) + "\n", "utf-8")
 
 
 def _rounded(value: float) -> float:

@@ -71,7 +71,10 @@ class SiglipProgramConfig:
     """Of the region-phrase term, beside 1 for whole captions."""
     patch_weight: float = 10.0
     """Of the patch-name term; the others are sums over texts and would drown it."""
-    ramp_steps: int = 800
+    label_weight: float = 5.0
+    """Of the same labels on a linear head over the tokens, which is thrown away: patches learn what is what before
+    the text tower can say it."""
+    ramp_steps: int = 600
     """Captions and regions come in over this many steps, as the square of the share that is done: patches first learn
     what is where, and what a caption is about is then in sight."""
     translation_weight: float = 0.5
@@ -90,6 +93,7 @@ class SiglipModule(nn.Module):
         self.region_scale = nn.Parameter(torch.tensor(2.302585))
         self.region_bias = nn.Parameter(torch.tensor(-4.0))
         self.patch_scale = nn.Parameter(torch.tensor(2.302585))
+        self.label_head = nn.Linear(model.config.vision_config.hidden_size, len(CLASS_NAMES))
 
 
 class SiglipProgram:
@@ -114,12 +118,14 @@ class SiglipProgram:
         )
         write_word_tokenizer(work_folder, WORDS)
         model = miniature_siglip(len(WORDS), seed=config.seed)
-        self.module: SiglipModule = SiglipModule(model).to(device)
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.module: SiglipModule = SiglipModule(model).to(device)
         self.patch_size = int(model.config.vision_config.patch_size)
         self.tokenizer = SiglipTokenizer(work_folder, length=model.config.text_config.max_position_embeddings)
 
     def losses(self, step: int) -> Mapping[str, Tensor]:
-        """`captions`, `regions`, `patches`, `translations` and their weighted `total`."""
+        """`captions`, `regions`, `patches`, `labels`, `translations` and their weighted `total`."""
         config = self.config
         rank = self.gather.rank
         rows = batch_indices(
@@ -146,14 +152,16 @@ class SiglipProgram:
                 gather=self.gather,
             ),
             "regions": self._region_loss(rows, tokens, (english, chinese), codes),
-            "patches": self._patch_loss(rows, tokens, [t[: len(CLASS_NAMES)] for t in (english, chinese)]),
             "translations": infonce_loss(english, chinese),
         }
+        names = [texts[: len(CLASS_NAMES)] for texts in (english, chinese)]
+        losses["patches"], losses["labels"] = self._patch_losses(rows, tokens, names)
         ramp = min(1.0, (step + 1) / config.ramp_steps) ** 2 if config.ramp_steps else 1.0
         losses["total"] = (
             ramp * losses["captions"]
             + ramp * config.region_weight * losses["regions"]
             + config.patch_weight * losses["patches"]
+            + config.label_weight * losses["labels"]
             + config.translation_weight * losses["translations"]
         )
         return losses
@@ -230,21 +238,19 @@ class SiglipProgram:
         weight = torch.where(is_thing, 1.0, self.config.stuff_share).to(self.device)
         return (each * weight).sum() / weight.sum()
 
-    def _patch_loss(
+    def _patch_losses(
         self, rows: Int[Tensor, " B"], tokens: Float[Tensor, "B P D"], names: Sequence[Float[Tensor, "C D"]]
-    ) -> Float[Tensor, ""]:
-        """Cross-entropy of each patch over the class names against the shares that the classes cover; mean over
-        languages.
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Cross-entropy of each patch against the shares that the classes cover: over the class names, mean of the
+        languages, and over the linear head.
         """
         shares = class_shares(self.bank.semantic[rows], patch_size=self.patch_size).flatten(2).transpose(1, 2)
         shares = shares.to(self.device)
         dense = F.normalize(dense_pooling(self.module.model.vision_model.head, tokens), dim=-1)
-        terms = [
-            weighted_cross_entropy(
-                dense @ F.normalize(vectors.float(), dim=-1).T * self.module.patch_scale.exp(),
-                shares,
-                stuff_share=self.config.stuff_share,
-            )
-            for vectors in names
-        ]
-        return torch.stack(terms).mean()
+        scale = self.module.patch_scale.exp()
+        logits = [dense @ F.normalize(vectors.float(), dim=-1).T * scale for vectors in names]
+        logits.append(self.module.label_head(tokens))
+        *of_names, of_head = (
+            weighted_cross_entropy(each, shares, stuff_share=self.config.stuff_share) for each in logits
+        )
+        return torch.stack(of_names).mean(), of_head
