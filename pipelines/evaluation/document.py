@@ -196,6 +196,8 @@ def sentences(results: Results) -> Iterator[str]:
         f"{tally.num_images} images against the truth {results.truth}; in brackets the {config.confidence:.0%}"
         f" interval of {config.num_resamples} bootstrap resamples of images, seed {config.seed}."
     )
+    if "mean_iou_things_background" in results.scalars:
+        yield "Things + background: every thing is a class, and stuff and pixels without a label are one more."
     for name, run in tally.runs.items():
         lost = run.statuses["failed"] + run.statuses["skipped"]
         if lost:

@@ -17,7 +17,7 @@ MEANINGS: Mapping[str, str] = {
     "mean_iou": "mIoU, all classes",
     "mean_iou_stuff": "mIoU, stuff",
     "mean_iou_things": "mIoU, things",
-    "mean_iou_things_background": "mIoU, things + one background (stuff merged)",
+    "mean_iou_things_background": "mIoU, things + background",
     "mean_accuracy": "mean class accuracy",
     "pixel_accuracy": "pixel accuracy",
     "mean_boundary_f": "mean boundary F",

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs.demo import DemoConfig
+from jobs.demo import DemoConfig, label_recipe
 from jobs.recipe import load_recipe
 from ovsops.errors import ConfigError
 from ovsops.miniature.splits import split_of
+from ovsops.training.shipping import GEOMETRY
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -46,8 +47,6 @@ def test_one_command_draws_labels_scores_and_reports(
 
 
 def test_fitted_constants_reach_the_recipe(checkpoints: Path, tmp_path: Path) -> None:
-    from jobs.demo import label_recipe
-
     shipped = tmp_path / "shipped"
     shipped.symlink_to(checkpoints)
     own = tmp_path / "own"
@@ -56,6 +55,7 @@ def test_fitted_constants_reach_the_recipe(checkpoints: Path, tmp_path: Path) ->
         (own / part.name).symlink_to(part)
     (own / "calibration.json").write_text('{"alpha": 0.25, "siglip_scale": 3, "bias": -1.5}')
     segmenter = label_recipe(tmp_path, own).recipe.segmenter
+    assert {name: getattr(segmenter, name) for name in GEOMETRY} == GEOMETRY
     assert (segmenter.alpha, segmenter.siglip_scale) == (0.25, 3.0)
     assert label_recipe(tmp_path, shipped).recipe.segmenter.alpha == 0.5
 
