@@ -5,7 +5,7 @@ Axes: N scenes, C classes, H W patch grid, h w pixels.
 
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ovsops.backbones.shipped import CALIBRATION
+from ovsops.backbones.shipped import CALIBRATION, miniature_calibration
 from ovsops.errors import CheckpointError
 from ovsops.metrics.calibration import fit_sigmoid_temperature
 from ovsops.metrics.segmentation import mean_iou
@@ -46,15 +46,13 @@ def shipped_segmenter(folder: Path) -> SegmenterConfig:
 
     Every pixel gets a class: the world has no background.
     """
-    path = folder / CALIBRATION
-    try:
-        constants = json.loads(path.read_text("utf-8"))
-        known = Calibration(**constants)
-    except (OSError, ValueError, TypeError) as error:
+    constants = miniature_calibration(folder)
+    if constants.keys() != {field.name for field in fields(Calibration)}:
         raise CheckpointError(
-            f"{path}: no calibration constants ({error}); calibrate the folder, or take the shipped one"
-        ) from error
-    return fused_config_from_folder(folder, threshold=0.0, **vars(known), **GEOMETRY)
+            f"{folder / CALIBRATION}: it holds {sorted(constants) or 'nothing'}; the constants of Calibration are expected: "
+            "calibrate the folder, or take the shipped one"
+        )
+    return fused_config_from_folder(folder, threshold=0.0, **constants, **GEOMETRY)
 
 
 def world_vocabulary() -> Vocabulary:
