@@ -49,8 +49,8 @@ def shipped_segmenter(folder: Path) -> SegmenterConfig:
     constants = miniature_calibration(folder)
     if constants.keys() != {field.name for field in fields(Calibration)}:
         raise CheckpointError(
-            f"{folder / CALIBRATION}: it holds {sorted(constants) or 'nothing'}; the constants of Calibration are expected: "
-            "calibrate the folder, or take the shipped one"
+            f"{folder / CALIBRATION}: it holds {sorted(constants) or 'nothing'}; the constants of Calibration are "
+            "expected: calibrate the folder, or take the shipped one"
         )
     return fused_config_from_folder(folder, threshold=0.0, **constants, **GEOMETRY)
 
