@@ -327,7 +327,8 @@ def test_schema_is_json(ovsops: Call) -> None:
     code, out, _ = ovsops("schema")
     assert code == 0
     assert json.loads(out)["properties"]["segmenter"]
-    assert ovsops("schema", "train")[0] == 2
+    assert json.loads(ovsops("schema", "evaluate")[1])["properties"]["truth"]
+    assert ovsops("schema", "nothing")[0] == 2
 
 
 def test_json_logs_are_one_object_a_line(write_recipe: Write, ovsops: Call) -> None:
