@@ -1,6 +1,7 @@
 # Two commands for a newcomer: `make demo` labels pictures, `make test` checks everything. Both set up .venv first.
 .PHONY: demo test nightly setup miniature format
 PY := .venv/bin/python
+export OMP_NUM_THREADS := 1
 
 setup: .venv/installed
 
@@ -21,7 +22,8 @@ test: setup
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	$(PY) -m pytest -q -m "not nightly and not gpu"
+	$(PY) -m pytest -q -n 2 --dist loadfile -m "not nightly and not gpu and not ray and not kill"
+	$(PY) -m pytest -q -m "(ray or kill) and not nightly and not gpu"
 
 nightly: setup
 	$(PY) -m pytest -q -m "nightly"
