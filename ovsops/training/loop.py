@@ -166,9 +166,9 @@ def take_step(
         losses = program.losses(step)
     total = losses["total"]
     if not torch.isfinite(total):
-        terms = {name: float(value) for name, value in losses.items()}
+        terms = {name: float(value.detach()) for name, value in losses.items()}
         raise TrainingError(
-            f"step {step}: the loss is {float(total)} (terms {terms}); lower learning_rate or raise warmup_steps, "
+            f"step {step}: the loss is {terms['total']} (terms {terms}); lower learning_rate or raise warmup_steps, "
             "then start again: the last state is kept"
         )
     optimizer.zero_grad(set_to_none=True)
