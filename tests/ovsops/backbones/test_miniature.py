@@ -1,0 +1,95 @@
+"""Miniature models and their tokenizer: the real architectures, small, and the same on every machine."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ovsops.backbones.miniature import (
+    TEXT_LENGTH,
+    miniature_dinov2,
+    miniature_siglip,
+    save_half,
+    write_word_tokenizer,
+)
+from ovsops.backbones.tokenizers import SiglipTokenizer
+
+WORDS = ("a", "ball", "red", "，", "色", "红", "球")
+PAD, EOS, BOS, UNKNOWN = range(4)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> SiglipTokenizer:
+    folder = tmp_path_factory.mktemp("tokenizer") / "deep"
+    write_word_tokenizer(folder, WORDS)
+    return SiglipTokenizer(folder, length=8)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a red ball", [4, 6, 5]),
+        ("红色球，", [9, 8, 10, 7]),  # characters stand alone, marks too
+        ("a 红 ball", [4, 9, 5]),
+        ("A Red BALL", [4, 6, 5]),
+        ("a rèd ball", [4, UNKNOWN, 5]),  # accents are kept: another word
+        ("a reddish ball", [4, UNKNOWN, 5]),  # a word is known as a whole or not at all
+        ("a 大 ball!", [4, UNKNOWN, 5, UNKNOWN]),
+        ("", []),
+    ],
+)
+def test_words_and_chinese_characters(tokenizer: SiglipTokenizer, prompt: str, expected: list[int]) -> None:
+    row = [*expected, EOS]
+    assert tokenizer([prompt]).tolist() == [row + [PAD] * (8 - len(row))]
+
+
+def test_a_text_that_is_too_long_is_cut_before_its_end_token(tokenizer: SiglipTokenizer) -> None:
+    assert tokenizer(["ball " * 7]).tolist() == [[5] * 7 + [EOS]]
+    assert tokenizer(["ball " * 20]).tolist() == [[5] * 7 + [EOS]]
+
+
+def test_parameters_are_counted_by_hand() -> None:
+    layer = 2 * 256 + 4 * (128 * 128 + 128)  # two norms, and query, key, value, output
+    patches = 3 * 8 * 8 * 128 + 128
+    siglip_mlp, text_mlp, dino_mlp = (2 * 128 * inner + inner + 128 for inner in (384, 256, 256))
+    pooling = 128 + 4 * (128 * 128 + 128) + 256 + siglip_mlp  # probe, attention, norm, mlp
+    vision = patches + 256 * 128 + 4 * (layer + siglip_mlp) + 256 + pooling
+    text = (4 + 10) * 128 + TEXT_LENGTH * 128 + 2 * (layer + text_mlp) + 256 + (128 * 128 + 128)
+    siglip = miniature_siglip(10, seed=0)
+    assert sum(p.numel() for p in siglip.parameters()) == vision + text + 2  # scale and bias
+
+    special = 128 + 128 + 4 * 128  # CLS, mask, registers
+    dino = patches + special + 257 * 128 + 4 * (layer + dino_mlp + 2 * 128) + 256  # with two layer scales
+    assert sum(p.numel() for p in miniature_dinov2(seed=0).parameters()) == dino
+    assert siglip.training
+    assert float(siglip.logit_scale.detach().exp()) == pytest.approx(10)
+    assert float(siglip.logit_bias.detach()) == -10
+
+
+@pytest.mark.parametrize(
+    "build", [lambda seed: miniature_siglip(5, seed=seed), lambda seed: miniature_dinov2(seed=seed)]
+)
+def test_a_seed_gives_the_same_weights_and_leaves_the_global_random_state(build) -> None:  # type: ignore[no-untyped-def]
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = build(7).state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    again, other = build(7).state_dict(), build(8).state_dict()
+    assert all(torch.equal(again[name], value) for name, value in first.items())
+    matrices = [name for name, value in first.items() if value.ndim >= 2 and value.unique().numel() > 1]
+    assert len(matrices) > 20
+    assert not any(torch.equal(other[name], first[name]) for name in matrices)
+    assert all(value.isfinite().all() for value in first.values())
+
+
+def test_half_precision_keeps_every_name_and_rounds_once(tmp_path: Path) -> None:
+    model = miniature_dinov2(seed=0)
+    save_half(model, tmp_path / "dino")
+    saved = load_file(tmp_path / "dino" / "model.safetensors")
+    assert saved.keys() == model.state_dict().keys()
+    for name, value in model.state_dict().items():
+        assert torch.equal(saved[name], value.half())
+    assert model.embeddings.cls_token.dtype == torch.float32  # what is trained stays as it was
+    assert {file.name for file in (tmp_path / "dino").iterdir()} == {"config.json", "model.safetensors"}
