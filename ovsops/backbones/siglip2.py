@@ -1,6 +1,6 @@
 """SigLIP 2: patch tokens, patches in text space, and the text tower; fixed resolution and NaFlex.
 
-Axes: B views, H W patch grid, P patches, D channels, T prompts. SigLIP has no projection after its pooling
+Axes: B views, H W patch grid, P patches, R regions, D channels, T prompts. SigLIP has no projection after its pooling
 head: what the head gives is compared with the text tower's output directly.
 """
 
@@ -149,10 +149,10 @@ def siglip_family(checkpoint: ResolvedCheckpoint) -> str:
 
 
 def dense_pooling(
-    head: Any, patch_tokens: Float[Tensor, "B P D"], mixing: Float[Tensor, "B P P"] | None = None
-) -> Float[Tensor, "B P D"]:
-    """The pooling head with its attention replaced: by the identity, so that each patch stands alone, or by
-    `mixing`.
+    head: Any, patch_tokens: Float[Tensor, "B P D"], mixing: Float[Tensor, "B R P"] | None = None
+) -> Float[Tensor, "B R D"]:
+    """The pooling head with its attention replaced: by the identity, so that each patch stands alone (R = P), or
+    by `mixing`, whose rows say what each of R patches or regions looks at.
 
     z = W_o (M v) + b_o, y = z + MLP(LN z), with v the head's values: exactly the head's output for a mask
     that leaves one patch, when M is the identity.
