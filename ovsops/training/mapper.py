@@ -89,19 +89,6 @@ class MapperProgram:
         )  # L 2 N E
         self.spoken = torch.tensor([LANGUAGES.index(language) for language in config.languages])
 
-    def continue_from(self, former: MapperModule) -> None:
-        """Start from what a former stage learned; the teacher starts as the student."""
-        own = self.module.state_dict()
-        learned = former.state_dict()
-        different = [name for name in own if name not in learned or learned[name].shape != own[name].shape]
-        if different or own.keys() != learned.keys():
-            raise ConfigError(
-                f"stages learn different things ({', '.join(sorted(own.keys() ^ learned.keys()) or different)}): "
-                "num_hidden and learn_fusion must be the same in all of them"
-            )
-        self.module.load_state_dict(learned)
-        self.module.teacher.load_state_dict(self.module.student.state_dict())
-
     def losses(self, step: int) -> Mapping[str, Tensor]:
         """Every term that has a weight, and their weighted `total`."""
         batch = self._batch(step)

@@ -1,84 +1,153 @@
-"""The five stages of the fused encoder: each goes on from the former's weights and switches one thing on.
+"""Five stages of the mapper in one training: each goes on from the former's weights and switches one thing on.
 
-Towers stay frozen in all of them. What a stage is worth is measured by running it twice, with its field and without,
-from the same weights and seed over the same steps (`ablations`).
+Towers stay frozen in all of them. What a stage is worth is measured by training with its thing and without
+(`MapperStagesConfig.ablate`), from the same weights and seed over the same steps.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from itertools import accumulate
+from typing import Literal
 
-from torch import nn
+from torch import Tensor
 
 from ovsops.errors import ConfigError
 from ovsops.losses.gather import Gather, no_gather
-from ovsops.training.loop import LoopConfig, Progress, train
+from ovsops.training.loop import LoopConfig
 from ovsops.training.mapper import MapperProgram, check_inputs
 from ovsops.training.mapper_config import TERMS, MapperProgramConfig
 from ovsops.training.mapper_features import MapperFeatures
 from ovsops.training.mapper_views import LiveViews
 
-STAGE_NAMES = ("mapping", "alignment", "self_supervision", "multi_resolution", "diversity")
-EXPORT_FOLDER = "export"
+Part = Literal["sigmoid", "distillation", "masked", "grids", "translation", "groups"]
+"""What a stage adds: terms by name, and the further grids."""
+PARTS: Mapping[str, tuple[Part, ...]] = {
+    "mapping": (),
+    "alignment": ("sigmoid",),
+    "self_supervision": ("distillation", "masked"),
+    "multi_resolution": ("grids",),
+    "diversity": ("translation", "groups"),
+}
+"""Stages in order, and what each of them adds; the first has what all of them have."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
-    """One stage: which terms are on, and for how long."""
+class MapperStagesConfig(MapperProgramConfig):
+    """The weights and grids are those of the last stage; earlier stages have less.
 
-    name: str
-    """Folder name, one a plan."""
-    program: MapperProgramConfig
-    loop: LoopConfig
+    Defaults are the design's: InfoNCE and sigmoid 0.6 and 0.4, then 0.4 and 0.3 beside 0.2 for crops and 0.1 for
+    masked patches. The two terms of diversity are definitions of this project, and off until they get a weight.
+    """
+
+    stage_steps: tuple[int, int, int, int]
+    """Steps of mapping, alignment, self_supervision and multi_resolution; diversity lasts to the last step."""
+    ablate: tuple[Part, ...] = ()
+    """What is switched off in every stage that has it; all else stays equal."""
+    alignment_weights: tuple[float, float] = (0.6, 0.4)
+    """Of InfoNCE and sigmoid in the second stage. In the first, InfoNCE has weight 1."""
+    first_grids: tuple[int, ...] = (16,)
+    """Of the stages before multi_resolution."""
+    infonce_weight: float = 0.4
+    """From the third stage on."""
+    sigmoid_weight: float = 0.3
+    """From the third stage on."""
+    distillation_weight: float = 0.2
+    """From the third stage on: local crops against the teacher's whole view."""
+    masked_weight: float = 0.1
+    """From the third stage on: masked patches against the teacher's whole view."""
+    grids: tuple[int, ...] = (16, 12, 20, 24)
+    """From the fourth stage on; the first of them gives the constants in `calibration.json`."""
 
     def __post_init__(self) -> None:
-        if not self.name or "/" in self.name or self.name.startswith("."):
-            raise ConfigError(f"stage name {self.name!r}: it becomes a folder; use letters, digits and _")
+        super().__post_init__()
+        if min(self.stage_steps) < 1:
+            raise ConfigError(f"mapper_stages.stage_steps is {self.stage_steps}; each must be 1 or more")
+        for part in self.ablate:
+            has_it = self.grids != self.first_grids if part == "grids" else self.weight(part) > 0
+            if not has_it:
+                field = "grids" if part == "grids" else f"{part}_weight"
+                raise ConfigError(
+                    f"mapper_stages.ablate names {part}, which no stage has: change {field}, or leave it out"
+                )
+        self.stages()  # refuses weights that are none
 
-
-@dataclass(frozen=True, kw_only=True)
-class StagePlan:
-    """Stages in order."""
-
-    stages: tuple[Stage, ...]
-
-    def __post_init__(self) -> None:
-        names = [stage.name for stage in self.stages]
-        if not names or len(set(names)) < len(names):
-            raise ConfigError(f"stage plan: names are {names}; there must be one or more, each once")
-        shapes = {(s.program.num_hidden, s.program.activation, s.program.learn_fusion) for s in self.stages}
-        if len(shapes) > 1:
-            raise ConfigError(
-                "stage plan: num_hidden, activation and learn_fusion must be the same in all stages, which go on from "
-                f"each other's weights; they are {sorted(shapes)}"
-            )
+    def stages(self) -> tuple[MapperProgramConfig, ...]:
+        """What each stage learns from, in the order of PARTS."""
+        kept = {field.name: getattr(self, field.name) for field in fields(MapperProgramConfig)}
+        for part in self.ablate:
+            kept |= {"grids": self.first_grids} if part == "grids" else {f"{part}_weight": 0.0}
+        diversity = MapperProgramConfig(**kept)
+        resolutions = replace(diversity, translation_weight=0.0, groups_weight=0.0)
+        supervised = replace(resolutions, grids=self.first_grids)
+        infonce, sigmoid = self.alignment_weights
+        alignment = replace(
+            supervised,
+            infonce_weight=infonce,
+            sigmoid_weight=0.0 if "sigmoid" in self.ablate else sigmoid,
+            distillation_weight=0.0,
+            masked_weight=0.0,
+        )
+        mapping = replace(alignment, infonce_weight=1.0, sigmoid_weight=0.0)
+        return mapping, alignment, supervised, resolutions, diversity
 
     @property
-    def grids(self) -> tuple[int, ...]:
-        """Every grid that a stage needs features of."""
-        return tuple(sorted({side for stage in self.stages for side in stage.program.grids}))
+    def starts(self) -> tuple[int, ...]:
+        """First step of each stage."""
+        return (0, *accumulate(self.stage_steps))
 
-    def ablations(self) -> dict[str, "StagePlan"]:
-        """By `stage-without-field`: the plan up to that stage with one thing of it switched off.
+    @property
+    def all_grids(self) -> tuple[int, ...]:
+        """Every grid that a stage needs features of, ablated or not."""
+        return tuple(sorted({*self.first_grids, *self.grids}))
 
-        A thing is a term that the former stage did not have, or the further grids.
-        """
-        plans: dict[str, StagePlan] = {}
-        for place, (before, stage) in enumerate(zip(self.stages, self.stages[1:], strict=False), start=1):
-            without: dict[str, dict[str, Any]] = {
-                f"{term}_weight": {f"{term}_weight": 0.0}
-                for term in TERMS
-                if stage.program.weight(term) and not before.program.weight(term)
-            }
-            if stage.program.grids != before.program.grids:
-                without["grids"] = {"grids": before.program.grids}
-            for field, change in without.items():
-                program = replace(stage.program, **change)
-                kept = (*self.stages[:place], replace(stage, program=program))
-                plans[f"{stage.name}-without-{field}"] = StagePlan(stages=kept)
-        return plans
+
+class MapperStagesProgram(MapperProgram):
+    """One program whose terms depend on the step; the optimiser goes on from stage to stage as it is.
+
+    At the first step of each stage the teacher starts as the student.
+    """
+
+    def __init__(
+        self,
+        features: MapperFeatures,
+        config: MapperStagesConfig,
+        *,
+        views: LiveViews | None = None,
+        gather: Gather = no_gather,
+        world_size: int = 1,
+        device: str = "cpu",
+    ) -> None:
+        # The module is that of the whole plan, so that an ablated training has the same weights and the same states.
+        super().__init__(features, config, views=views, gather=gather, world_size=world_size, device=device)
+        self.starts, self.stages = config.starts, config.stages()
+        for stage in self.stages:  # now, not after hours of former stages
+            check_inputs(features, stage, views)
+        self.config: MapperProgramConfig = self.stages[-1]
+        self.terms = [name for name in TERMS if any(stage.weight(name) for stage in self.stages)]
+
+    def losses(self, step: int) -> Mapping[str, Tensor]:
+        """Every term of the plan, 0 where its stage is not on, and the weighted `total` of this step's stage."""
+        self.config = self._stage(step)
+        losses = super().losses(step)
+        nothing = losses["total"].new_zeros(())
+        return {name: losses.get(name, nothing) for name in (*self.terms, "total")}
+
+    def after_step(self, step: int) -> None:
+        """The teacher follows; at the end of a stage it becomes what the student is."""
+        self.config = self._stage(step)
+        super().after_step(step)
+        if step + 1 in self.starts:
+            self.module.teacher.load_state_dict(self.module.student.state_dict())
+
+    def calibration(self) -> dict[str, float]:
+        """The constants of the last stage, wherever the training was cut."""
+        self.config = self.stages[-1]
+        return super().calibration()
+
+    def _stage(self, step: int) -> MapperProgramConfig:
+        return self.stages[bisect_right(self.starts, step) - 1]
 
 
 def talk2dino_loop(num_steps: int) -> LoopConfig:
@@ -97,86 +166,3 @@ def talk2dino_loop(num_steps: int) -> LoopConfig:
         clip_norm=math.inf,
         precision="float32",
     )
-
-
-def five_stages(
-    base: MapperProgramConfig,
-    loop: LoopConfig,
-    *,
-    grids: Sequence[int] = (12, 16, 20, 24),
-    translation_weight: float = 0.0,
-    groups_weight: float = 0.0,
-) -> StagePlan:
-    """The plan: 1 mapping, 2 alignment, 3 self-supervision, 4 multi-resolution, 5 diversity.
-
-    `base` carries what all stages share (batch, seed, the weights of the mask terms), `loop` the length of each.
-    Weights are the design's: InfoNCE and sigmoid 0.6 and 0.4, then 0.4 and 0.3 beside 0.2 for crops and 0.1 for
-    masked patches. Diversity's two terms are definitions of this project, and off until they are given a weight.
-    """
-    mapping = replace(base, infonce_weight=1.0)
-    alignment = replace(base, infonce_weight=0.6, sigmoid_weight=0.4)
-    supervised = replace(
-        base, infonce_weight=0.4, sigmoid_weight=0.3, distillation_weight=0.2, masked_weight=0.1
-    )
-    resolutions = replace(supervised, grids=tuple(grids))
-    diversity = replace(resolutions, translation_weight=translation_weight, groups_weight=groups_weight)
-    programs = (mapping, alignment, supervised, resolutions, diversity)
-    return StagePlan(
-        stages=tuple(
-            Stage(name=name, program=program, loop=loop)
-            for name, program in zip(STAGE_NAMES, programs, strict=True)
-        )
-    )
-
-
-def train_stages(
-    plan: StagePlan,
-    features: MapperFeatures,
-    folder: Path,
-    *,
-    views: LiveViews | None = None,
-    start: Path | None = None,
-    gather: Gather = no_gather,
-    world_size: int = 1,
-    device: str = "cpu",
-    average_gradients: Callable[[nn.Module], None] | None = None,
-    is_main: bool = True,
-    on_progress: Callable[[str, Progress], None] | None = None,
-) -> Path:
-    """Train the stages in order, each in `folder/<place>-<name>`; the folder of the last export.
-
-    Started again after a kill it goes on where it stood: a finished stage is not trained again.
-    """
-    for stage in plan.stages:
-        check_inputs(features, stage.program, views)  # now, not after hours of former stages
-    former: MapperProgram | None = None
-    for place, stage in enumerate(plan.stages, start=1):
-        where = folder / f"{place}-{stage.name}"
-        program = MapperProgram(
-            features,
-            stage.program,
-            views=views,
-            start=start if former is None else None,
-            gather=gather,
-            world_size=world_size,
-            device=device,
-        )
-        if former is not None:  # in memory: other workers need not wait for the main one's files
-            program.continue_from(former.module)
-
-        def tell(progress: Progress, name: str = stage.name) -> None:
-            if on_progress is not None:
-                on_progress(name, progress)
-
-        train(
-            program,
-            stage.loop,
-            where,
-            average_gradients=average_gradients,
-            is_main=is_main,
-            on_progress=tell,
-        )
-        if is_main:
-            program.export(where / EXPORT_FOLDER)
-        former = program
-    return where / EXPORT_FOLDER

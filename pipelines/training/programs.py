@@ -16,10 +16,12 @@ from ovsops.training.loop import Program
 from ovsops.training.mapper import MapperProgram
 from ovsops.training.mapper_config import MapperProgramConfig
 from ovsops.training.mapper_features import compute_features
+from ovsops.training.mapper_setup import MapperTowers, prepare_mapper
 from ovsops.training.mapper_views import LiveViews
 from ovsops.training.scenes import SceneBank
 from ovsops.training.self_supervised import SelfSupervisedConfig, SelfSupervisedProgram
 from ovsops.training.siglip2 import SiglipProgram, SiglipProgramConfig
+from ovsops.training.stages import MapperStagesConfig, MapperStagesProgram
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,5 +110,26 @@ class MapperRecipe(MapperProgramConfig):
         )
 
 
-ProgramRecipe = Siglip2Recipe | Dinov2Recipe | Dinov2SelfsupRecipe | MapperRecipe
+@dataclass(frozen=True, kw_only=True)
+class MapperStagesRecipe(MapperStagesConfig):
+    """The mapper in five stages, each with something that the former had not."""
+
+    kind: Literal["mapper_stages"] = "mapper_stages"
+    siglip: Checkpoint
+    """Text tower, and the vision tower whose patches are calibrated against DINO's."""
+    dino: Checkpoint
+    """Whose patches the mapper speaks to."""
+
+    def build(
+        self, bank: SceneBank, work_folder: Path, *, gather: Gather, world_size: int, device: str
+    ) -> Program:
+        """The program with its first weights; the towers' features stay in `work_folder` until the last step."""
+        towers = MapperTowers(dino=self.dino, siglip=self.siglip)
+        inputs = prepare_mapper(bank, towers, work_folder, grids=self.all_grids, device=device)
+        return MapperStagesProgram(
+            inputs.features, self, views=inputs.views, gather=gather, world_size=world_size, device=device
+        )
+
+
+ProgramRecipe = Siglip2Recipe | Dinov2Recipe | Dinov2SelfsupRecipe | MapperRecipe | MapperStagesRecipe
 """What `program` of a recipe may be; `kind` says which."""
