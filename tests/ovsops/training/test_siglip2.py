@@ -138,7 +138,7 @@ HAND = (
     (
         Told(noun="ball", colour="red", pattern="striped"),
         Told(noun="ball", colour="red", size="big"),
-        Told(noun="fish", colour="blue"),  # half a patch and no more: out of sight
+        Told(noun="fish", colour="blue"),  # a quarter of a patch: out of sight
     ),
     (Told(noun="ball", colour="blue"),),
 )
