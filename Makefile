@@ -1,5 +1,6 @@
-# Two commands for a newcomer: `make demo` labels pictures, `make test` checks everything. Both set up .venv first.
-.PHONY: demo test nightly setup miniature format
+# Two commands for a newcomer: `make demo` labels drawn scenes and scores them, `make test` checks everything. Both set up .venv
+# first. `make photos` labels photos with untrained checkpoints; `make miniature` trains what ships.
+.PHONY: demo photos test nightly setup miniature format
 PY := .venv/bin/python
 export OMP_NUM_THREADS := 1
 
@@ -15,7 +16,10 @@ setup: .venv/installed
 	touch $@
 
 demo: setup
-	.venv/bin/python -m jobs.demo_photos --out demo-out
+	.venv/bin/ovsops demo --out demo-out
+
+photos: setup
+	.venv/bin/python -m jobs.demo_photos --out photos-out
 
 test: setup
 	.venv/bin/ruff check .

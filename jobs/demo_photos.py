@@ -1,4 +1,4 @@
-"""`make demo`: pack pictures into shards, label them on a local Ray, export COCO, draw overlays. No network.
+"""`make photos`: pack pictures into shards, label them on a local Ray, export COCO, draw overlays. No network.
 
 The checkpoints are tiny and untrained: they know nothing, and the labels are noise with correct bookkeeping.
 """

@@ -1,4 +1,4 @@
-"""The newcomer's first command, without Ray; `make demo` itself is run by CI."""
+"""The demo on photos, without Ray."""
 
 import json
 from pathlib import Path
