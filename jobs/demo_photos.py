@@ -49,6 +49,7 @@ PICTURES_PER_SHARD = 6
 RECIPE = Path(__file__).with_name("recipes") / "photos_untrained.yaml"
 _MARKER = "demo-out"
 """Folder that the recipe names; the demo writes a copy of the recipe with its own folder."""
+_CLAIM = ".photos-demo"
 _OWN = ("shards", "checkpoints", "run", "coco", "overlays", "recipe.yaml")
 
 
@@ -94,12 +95,7 @@ def _say(text: str) -> None:
 
 def write_inputs(out: Path) -> Path:
     """Shards, checkpoints and recipe under `out`; the recipe's path. What an earlier demo wrote there is replaced."""
-    for name in _OWN:
-        place = out / name
-        if place.is_dir():
-            shutil.rmtree(place)
-        else:
-            place.unlink(missing_ok=True)
+    claim(out)
     pictures = [*photos(), *drawn_scenes()]
     write_shards(pictures, out / "shards")
     write_untrained_checkpoints(out / "checkpoints")
@@ -107,6 +103,23 @@ def write_inputs(out: Path) -> Path:
     recipe.write_text(RECIPE.read_text("utf-8").replace(_MARKER, _in_yaml(out)), "utf-8")
     _say(f"{len(pictures)} pictures in {out / 'shards'}, recipe {recipe}")
     return recipe
+
+
+def claim(out: Path) -> None:
+    """Make the folder this demo's own and empty it of an earlier one; nobody else's files are touched."""
+    taken = [name for name in _OWN if (out / name).exists()]
+    if taken and not (out / _CLAIM).exists():
+        raise SystemExit(
+            f"{out} holds {', '.join(taken)} that no demo wrote: choose another --out, or remove them"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    (out / _CLAIM).touch()
+    for name in taken:
+        place = out / name
+        if place.is_dir() and not place.is_symlink():
+            shutil.rmtree(place)
+        else:
+            place.unlink()
 
 
 def _in_yaml(out: Path) -> str:

@@ -9,7 +9,8 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
@@ -41,7 +42,7 @@ from ovsops.text.vocabulary import Vocabulary, check_append_only, load_vocabular
 from pipelines.label import LabelJob, Observer, record_failed_start, run_label
 from pipelines.manifest import MANIFEST, differences, read_manifest
 from pipelines.retry import run_retry
-from pipelines.runner import InlineEngine, RayEngine
+from pipelines.runner import InlineEngine, RayEngine, cpu_shortage
 from pipelines.schemas import SCHEMA_VERSION
 from pipelines.shards import Shard, expand_inputs
 from pipelines.stages.encode import RegionClass
@@ -292,6 +293,22 @@ def open_engine(name: EngineName, recipe: LabelRecipe) -> RayEngine | InlineEngi
     return RayEngine(recipe.ray, recipe.storage)
 
 
+@contextmanager
+def _started(engine: RayEngine | InlineEngine, recipe: LabelRecipe) -> Iterator[RayEngine | InlineEngine]:
+    """An engine that is up; one that does not come up is a preflight failure with a summary."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(engine)
+        except Exception as error:  # ray raises bare Exception for a node that is too slow to start
+            failure = PreflightError(
+                f"Ray did not start: {error}; a busy machine may be too slow for it (it waits 30 s): start the run "
+                "again, or use --engine inline"
+            )
+            record_failed_start(recipe.output, recipe.storage, recipe.limits, failure)
+            raise failure from error
+        yield engine
+
+
 def run_recipe(
     loaded: LoadedRecipe,
     *,
@@ -303,6 +320,9 @@ def run_recipe(
     """Prepare and run (or retry failed rows of) a recipe's job; the summary."""
     recipe = loaded.recipe
     try:
+        shortage = cpu_shortage(recipe.ray, (recipe.segment_on, recipe.encode_on))
+        if engine == "ray" and shortage:
+            raise PreflightError(shortage)
         job = prepare(loaded)
     except (ConfigError, OutputError):
         raise  # no usable recipe, or an output that is another run's: nothing of ours to write to
@@ -310,7 +330,7 @@ def run_recipe(
         record_failed_start(recipe.output, recipe.storage, recipe.limits, error)
         raise
     logger.info("recipe %s, output %s", json.dumps(job.manifest["recipe_hash"][:12]), job.output)
-    with open_engine(engine, loaded.recipe) as opened:
+    with _started(open_engine(engine, recipe), recipe) as opened:
         stop_on_sigterm()  # again: Ray has put its own handler there
         if retry:
             return run_retry(job, opened, run=new_run_name(), codes=retry_codes, observer=observer)

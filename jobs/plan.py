@@ -21,6 +21,7 @@ from pipelines.keys import IMAGE_EXTENSIONS, extension_of
 from pipelines.ledger import Ledger
 from pipelines.readers import read_shard
 from pipelines.rows import Closing
+from pipelines.runner import cpu_shortage
 from pipelines.shards import Shard
 from pipelines.storage import StorageOptions, local_path, open_storage, scheme_of
 
@@ -56,6 +57,9 @@ def make_plan(loaded: LoadedRecipe) -> Plan:
         check_devices(recipe)
     except PreflightError as error:
         problems.append(str(error))
+        exit_code = ExitCode.PREFLIGHT
+    if problem := cpu_shortage(recipe.ray, (recipe.segment_on, recipe.encode_on)):
+        problems.append(problem)
         exit_code = ExitCode.PREFLIGHT
     if problem := output_problem(recipe.output):
         problems.append(problem)

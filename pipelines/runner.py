@@ -5,6 +5,7 @@ Ray decides where a block runs and how often; what is done is decided by the led
 
 import contextlib
 import logging
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext
 
+from ovsops.errors import ConfigError
 from pipelines.readers import ReaderConfig, read_shard
 from pipelines.shards import Shard
 from pipelines.sources import shard_dataset
@@ -67,6 +69,32 @@ class RayConfig:
     read_cpus: float = 0.45
     """CPU share of one read task; never 0, which starts dozens of them at once."""
 
+    def __post_init__(self) -> None:
+        if self.num_cpus is not None and self.num_cpus < 1:
+            raise ConfigError(f"ray.num_cpus is {self.num_cpus}; it must be 1 or more, or null for all")
+        if self.object_store_mib < 80:
+            raise ConfigError(f"ray.object_store_mib is {self.object_store_mib}; Ray needs 80 or more")
+        for name in ("block_mib", "read_cpus"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"ray.{name} is {getattr(self, name)}; it must be over 0")
+
+
+def cpu_shortage(ray_config: RayConfig, placements: Sequence[Placement]) -> str:
+    """Why a private Ray could never run these steps at once, or nothing: the workers of each step and one reader.
+
+    Ray itself would wait for ever without an error. Of a cluster that is joined nothing is known here.
+    """
+    if ray_config.address != "local":
+        return ""
+    present = ray_config.num_cpus or os.cpu_count() or 1
+    needed = ray_config.read_cpus + sum(max(1, p.actors) * p.num_cpus for p in placements)
+    if needed <= present:
+        return ""
+    return (
+        f"ray: the actors of all steps and one reader need {needed:g} CPU shares at once, there are {present}; lower "
+        "segment_on.num_cpus or segment_on.actors, or raise ray.num_cpus (shares may be more than there are cores)"
+    )
+
 
 class Engine(Protocol):
     """Runs steps over shards, and small jobs beside them."""
@@ -89,7 +117,11 @@ class RayEngine:
 
     def __enter__(self) -> "RayEngine":
         if not ray.is_initialized():
-            ray.init(**self._init_args())
+            try:
+                ray.init(**self._init_args())
+            except BaseException:
+                self._cleanup.close()  # the folder of a Ray that never came up
+                raise
             self._cleanup.callback(ray.shutdown)
         logging.getLogger("ray.data").setLevel(logging.WARNING)
         context = DataContext.get_current()

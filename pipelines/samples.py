@@ -177,7 +177,7 @@ class SampleGrouper:
                 key,
                 "E_SECOND_IMAGE",
                 f"{key}.{field_name} and {key}.{known.image_field} share a key: rename one, or name the field "
-                "in reader.samples.ignored_fields if it is an annotation",
+                "in input.reader.samples.ignored_fields if it is an annotation",
             )
         else:
             sample = self._open(key)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ovsops.errors import ConfigError
 from pipelines.ledger import Commit
 from pipelines.storage import Storage
 
@@ -22,6 +23,13 @@ class Limits:
     """Archives that were cut short or damaged: what they lost cannot be counted."""
     max_failed_shards: int = 0
     """Shards that could not be read at all; the next run tries them again."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_failed_share <= 1:
+            raise ConfigError(f"limits.max_failed_share is {self.max_failed_share}; a share lies in [0, 1]")
+        for name in ("max_damaged_shards", "max_failed_shards"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"limits.{name} is {getattr(self, name)}; it must be 0 or more")
 
 
 @dataclass(kw_only=True)

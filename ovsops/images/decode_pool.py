@@ -235,7 +235,8 @@ class _Worker:
                     "decode worker ended: one image of %d bytes took over %g s", len(data), self.timeout_s
                 )
                 raise ImageDecodeError(
-                    "E_TIMEOUT", f"decoding {len(data)} bytes took over {self.timeout_s:g} s (timeout_s)"
+                    "E_TIMEOUT",
+                    f"decoding {len(data)} bytes took over {self.timeout_s:g} s (batch.decode_timeout_s)",
                 ) from None
             except _WorkerLost as lost:
                 self.stop()

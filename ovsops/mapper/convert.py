@@ -28,7 +28,10 @@ def convert_talk2dino(
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, UnpicklingError, RuntimeError, EOFError) as error:
-        raise CheckpointError(f"{path}: cannot be read as plain weights: {error}") from error
+        raise CheckpointError(
+            f"{path}: no file of plain torch weights; the projection that the authors publish (.pth) is expected. "
+            "Files that need more than tensors could run code and are not read"
+        ) from error
     if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
         raise CheckpointError(f"{path}: a dictionary of tensors is expected, as the authors publish it")
     mapper = mapper_from_tensors(

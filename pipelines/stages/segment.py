@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from ovsops.errors import ImageDecodeError, RowError
+from ovsops.errors import ConfigError, ImageDecodeError, RowError
 from ovsops.images.decode import DecodeConfig, DecodedImage
 from ovsops.images.decode_pool import DecodePool
 from ovsops.masks.class_map import ClassMap
@@ -57,6 +57,16 @@ class BatchConfig:
     """Images with a side below this many pixels are skipped with S_SMALL; 0 labels every size."""
     max_model_failures: int = 64
     """This many images in a row failing in the model stop the job: the device is broken, not the data."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_images", "decode_workers", "max_model_failures"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"batch.{name} is {getattr(self, name)}; it must be 1 or more")
+        for name in ("max_megapixels", "decode_timeout_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"batch.{name} is {getattr(self, name)}; it must be over 0")
+        if self.skip_under_side < 0:
+            raise ConfigError(f"batch.skip_under_side is {self.skip_under_side}; it must be 0 or more")
 
 
 @dataclass

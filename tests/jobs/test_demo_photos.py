@@ -54,3 +54,12 @@ def test_a_folder_name_that_yaml_would_misread_is_refused(tmp_path: Path) -> Non
 def test_scenes_differ_by_seed() -> None:
     first, second = (np.asarray(demo_photos.draw_scene(seed)) for seed in (0, 1))
     assert not np.array_equal(first, second)
+
+
+def test_files_that_no_demo_wrote_stay(tmp_path: Path) -> None:
+    precious = tmp_path / "shards" / "precious.tar"
+    precious.parent.mkdir()
+    precious.write_bytes(b"mine")
+    with pytest.raises(SystemExit, match="no demo wrote"):
+        demo_photos.write_inputs(tmp_path)
+    assert precious.read_bytes() == b"mine"
