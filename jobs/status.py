@@ -88,7 +88,7 @@ def read_status(output: str, options: StorageOptions) -> Status:
     storage = open_storage(output, options)
     manifest = read_manifest(storage)
     commits = tuple(Ledger(storage).read_all())
-    tables = {info.path for kind in ("images", "instances") for info in storage.list(kind)}
+    tables = {info.path: info.size for kind in ("images", "instances") for info in storage.list(kind)}
     unpublished, broken = [], []
     for commit in commits:
         absent = [t for t in commit.tables.values() if t["published"] not in tables]
@@ -99,6 +99,12 @@ def read_status(output: str, options: StorageOptions) -> Status:
             )
         elif absent:
             unpublished.append(commit.name)
+        broken += [
+            f"{t['published']} has {tables[t['published']]} bytes, {t['num_bytes']} were committed: "
+            f"delete {commit.path} and run again"
+            for t in commit.tables.values()
+            if tables.get(t["published"], t["num_bytes"]) != t["num_bytes"]
+        ]
         try:
             commit.check_invariant()
         except AssertionError as error:

@@ -255,8 +255,8 @@ def committed_rows(
         stream = storage.open(path)
     except FileNotFoundError:
         raise OutputError(
-            f"{storage.url}/{path}: shard {commit.name} is committed but not published (a run was killed there);"
-            " start the run again, it publishes what is committed"
+            f"{storage.url}/{path}: shard {commit.name} is committed, but this table is not there: a run was killed "
+            "before it published it, or somebody removed it; start the run again, it publishes or says what is gone"
         ) from None
     with stream, pq.ParquetFile(stream) as table:
         if table.metadata.num_rows != record["num_rows"]:

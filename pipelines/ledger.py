@@ -13,11 +13,13 @@ record and tables, to `OUT/_superseded/`, so that the visible tables never hold 
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from ovsops.errors import OutputError
 from pipelines.parts import SealedShard, SealedTable, parts_folder
 from pipelines.rows import Closing
 from pipelines.shards import Shard
@@ -192,7 +194,24 @@ class Ledger:
         swept = [shard for shard in waiting if shard not in committed]
         for shard in swept:
             self._drop_parts(shard)
+        self._check_tables(committed)
         return Recovery(published=tuple(published), swept=tuple(swept))
+
+    def _check_tables(self, committed: Iterable[str]) -> None:
+        """Raise OutputError when tables of a committed shard are gone: it would pass for done for ever."""
+        there = {info.path for kind in ("images", "instances") for info in self.storage.list(kind)}
+        versions = Counter(shard.rpartition("-")[0] for shard in committed)
+        gone = [
+            f"commits/{shard}*.json"
+            for shard in committed
+            if not {f"images/{shard}.parquet", f"instances/{shard}.parquet"} <= there
+            and versions[shard.rpartition("-")[0]] == 1  # one that another replaces may be half moved away
+        ]
+        if gone:
+            raise OutputError(
+                f"{self.storage.url}: tables of {len(gone)} committed shards are gone; delete their records and run "
+                f"again, they are labelled anew: {', '.join(gone[:5])}"
+            )
 
     def _supersede(self, shard: str) -> None:
         records = [f"commits/{shard}.json"]

@@ -254,7 +254,7 @@ def test_tables_without_a_commit_are_not_read(storage: Storage, tmp_path: Path) 
 def test_a_committed_shard_that_is_not_published_is_an_error(storage: Storage, tmp_path: Path) -> None:
     put_shard(storage, "c.tar", [image(0, "c", [])], publish=False)
     with pytest.raises(
-        OutputError, match=r"shard c\.tar is committed but not published.*start the run again"
+        OutputError, match=r"shard c\.tar is committed, but this table is not there.*start the run again"
     ):
         export_coco(storage, tmp_path / "coco")
     assert list((tmp_path / "coco").iterdir()) == []

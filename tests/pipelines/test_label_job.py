@@ -100,6 +100,22 @@ def test_run_again_reads_nothing_and_changes_nothing(shards: str, tmp_path: Path
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*.parquet")} == before
 
 
+def test_a_table_that_somebody_removed_is_said_and_comes_back(shards: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    job = make_job([shards], out)
+    run_inline(job)
+    gone = sorted((out / "instances").iterdir())[0]
+    before = gone.read_bytes()
+    gone.unlink()
+    with pytest.raises(
+        OutputError, match=r"tables of 1 committed shards are gone; delete their records and run again"
+    ):
+        run_inline(job, run="again")
+    (out / "commits" / gone.with_suffix(".json").name).unlink()
+    run_inline(job, run="third")
+    assert gone.read_bytes() == before
+
+
 def test_new_shards_are_added_to_an_output(shards: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run_inline(make_job([shards], out))
