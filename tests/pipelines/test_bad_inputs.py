@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from jobs.progress import exit_code_of_summary
 from ovsops.errors import StorageError
 from pipelines.label import LabelJob, run_label
 from pipelines.runner import InlineEngine
@@ -180,7 +181,7 @@ def test_input(name: str, tmp_path: Path) -> None:
         if key in case.notes:
             assert any(note.startswith(case.notes[key]) for note in row.notes), (key, list(row.notes))
     assert summary["state"] == "done"
-    assert bool(summary["over_limits"]) == bool(case.codes)
+    assert exit_code_of_summary(summary) == (3 if case.codes else 0)
     assert summary["images"]["invariant_holds"]
     for reason, count in case.ignored.items():
         assert summary["ignored_members"][reason] == count
@@ -219,7 +220,7 @@ def test_input_14_hostile_names_are_rows_with_a_safe_key(name: str, tmp_path: Pa
     assert (images.status == "labelled").sum() == 2
     assert bad.key.iloc[0].isprintable()
     assert len(bad.key.iloc[0]) <= 300
-    assert summary["over_limits"]
+    assert exit_code_of_summary(summary) == 3
 
 
 def test_input_15_links_and_devices_are_ignored_and_counted(tmp_path: Path) -> None:
@@ -235,7 +236,7 @@ def test_input_15_links_and_devices_are_ignored_and_counted(tmp_path: Path) -> N
     summary = label(job_on([str(tmp_path / "in.tar")], str(tmp_path / "out")))
     assert summary["images"]["read"] == summary["images"]["labelled"] == 1
     assert sum(summary["ignored_members"].values()) == 4
-    assert summary["over_limits"] == []
+    assert exit_code_of_summary(summary) == 0
 
 
 def test_input_16_a_member_that_claims_8_gib_ends_the_shard_as_damaged(tmp_path: Path) -> None:
@@ -274,7 +275,7 @@ def test_input_17_damaged_archives_keep_what_could_be_read(damage: str, tmp_path
     assert summary["images"]["invariant_holds"]
     is_damaged = damage != "gzip-named-tar"
     assert bool(summary["shards"]["damaged"]) == is_damaged
-    assert bool(summary["over_limits"]) == is_damaged
+    assert exit_code_of_summary(summary) == (3 if is_damaged else 0)
 
 
 def test_input_19_same_keys_and_same_bytes_overwrite_nothing(tmp_path: Path) -> None:
@@ -312,10 +313,10 @@ def test_input_26_a_shard_replaced_while_it_is_read_fails_and_is_not_mixed(tmp_p
     summary = label(job)
     assert summary["shards"]["failed"]["a.tar"].startswith("E_SHARD_CHANGED")
     assert summary["shards"]["committed"] == 1
-    assert summary["over_limits"]
+    assert exit_code_of_summary(summary) == 3
     again = label(job_on([str(tmp_path / "in" / "*.tar")], str(tmp_path / "out")), run="again")
     assert set(pd.read_parquet(tmp_path / "out" / "images").key) == {"other", "good"}
-    assert again["over_limits"] == []
+    assert exit_code_of_summary(again) == 0
 
 
 def test_input_28_bursts_of_503_are_ridden_out_and_403_fails_the_shard(
@@ -333,7 +334,7 @@ def test_input_28_bursts_of_503_are_ridden_out_and_403_fails_the_shard(
         summary = label(job)
         assert summary["images"]["labelled"] == 1
         assert list(summary["shards"]["failed"]) == ["b.tar"]
-        assert summary["over_limits"]
+        assert exit_code_of_summary(summary) == 3
         proxy.faults.clear()
         again = label(job, run="again")
         assert again["images"]["labelled"] == 2
