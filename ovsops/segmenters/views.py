@@ -4,6 +4,7 @@ Axes: V views, h w pixels of an image, s side of a view.
 """
 
 from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,7 +13,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ovsops.geometry import Window, resized_size, scale_window, slide_windows
-from ovsops.segmenters.config import SegmenterConfig
+
+
+@runtime_checkable
+class ViewSettings(Protocol):
+    """The fields of a segmenter's config that say how images are cut into views."""
+
+    @property
+    def views(self) -> Literal["slide", "squash"]: ...
+    @property
+    def short_side(self) -> int: ...
+    @property
+    def max_long_side(self) -> int: ...
+    @property
+    def window(self) -> int: ...
+    @property
+    def stride(self) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +41,7 @@ class ViewPlan:
     windows: tuple[Window, ...]
 
 
-def plan_views(image_hw: tuple[int, int], config: SegmenterConfig) -> ViewPlan:
+def plan_views(image_hw: tuple[int, int], config: ViewSettings) -> ViewPlan:
     """Windows of one image: a sliding grid over the resized image, or the whole image as one."""
     if config.views == "squash":
         canvas = resized_size(image_hw, short_side=min(image_hw), max_long_side=config.max_long_side)
