@@ -20,15 +20,24 @@ class ViewSettings(Protocol):
     """The fields of a segmenter's config that say how images are cut into views."""
 
     @property
-    def views(self) -> Literal["slide", "squash"]: ...
+    def views(self) -> Literal["slide", "squash"]:
+        """Overlapping windows, or the whole image as one square."""
+
     @property
-    def short_side(self) -> int: ...
+    def short_side(self) -> int:
+        """Pixels of the resized image's short side."""
+
     @property
-    def max_long_side(self) -> int: ...
+    def max_long_side(self) -> int:
+        """Cap of its long side, pixels."""
+
     @property
-    def window(self) -> int: ...
+    def window(self) -> int:
+        """Side of a window, pixels of the resized image."""
+
     @property
-    def stride(self) -> int: ...
+    def stride(self) -> int:
+        """Distance between windows, pixels of the resized image."""
 
 
 @dataclass(frozen=True, kw_only=True)
