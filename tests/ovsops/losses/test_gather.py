@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import multiprocessing
 
 from ovsops.errors import ConfigError
@@ -32,7 +33,10 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
     multiprocessing.spawn(run_worker, args=(2, port, str(folder)), nprocs=2)
-    return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return [
+        {path.stem.partition("-")[2]: load_file(str(path)) for path in sorted(Path(folder).glob(f"{rank}-*"))}
+        for rank in range(2)
+    ]
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))

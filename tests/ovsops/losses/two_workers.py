@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
@@ -222,5 +223,7 @@ def run_worker(rank: int, num_ranks: int, port: int, folder: str) -> None:
     found = {name: step(name, rank=rank, num_ranks=num_ranks, gather=gather) for name in sorted(LOSSES)}
     found["targets"], found["expected_targets"] = targets(rank, gather)
     found["raw"], found["refused"] = raw(rank, gather), refused(rank, gather)
-    torch.save(found, Path(folder) / f"{rank}.pt")
+    for name, tensors in found.items():
+        stored = {key: value.detach().contiguous() for key, value in tensors.items()}
+        save_file(stored, str(Path(folder) / f"{rank}-{name}.safetensors"))
     dist.destroy_process_group()
