@@ -7,7 +7,6 @@ import argparse
 import io
 import json
 import logging
-import shutil
 import sys
 import tarfile
 import time
@@ -20,7 +19,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from jobs.cli import run_command
+from jobs.own_folder import claim_folder
 from ovsops.backbones.untrained import write_untrained_checkpoints
+from ovsops.errors import OvsopsError
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     started = time.monotonic()
     _say(NOTICE)
-    recipe = write_inputs(options.out)
+    try:
+        recipe = write_inputs(options.out)
+    except OvsopsError as error:
+        raise SystemExit(str(error)) from error
     output = str(options.out / "run")
     for command in (
         ["run", str(recipe), "--engine", options.engine],
@@ -95,7 +99,7 @@ def _say(text: str) -> None:
 
 def write_inputs(out: Path) -> Path:
     """Shards, checkpoints and recipe under `out`; the recipe's path. What an earlier demo wrote there is replaced."""
-    claim(out)
+    claim_folder(out, _OWN, marker=_CLAIM, command="make photos")
     pictures = [*photos(), *drawn_scenes()]
     write_shards(pictures, out / "shards")
     write_untrained_checkpoints(out / "checkpoints")
@@ -103,23 +107,6 @@ def write_inputs(out: Path) -> Path:
     recipe.write_text(RECIPE.read_text("utf-8").replace(_MARKER, _in_yaml(out)), "utf-8")
     _say(f"{len(pictures)} pictures in {out / 'shards'}, recipe {recipe}")
     return recipe
-
-
-def claim(out: Path) -> None:
-    """Make the folder this demo's own and empty it of an earlier one; nobody else's files are touched."""
-    taken = [name for name in _OWN if (out / name).exists()]
-    if taken and not (out / _CLAIM).exists():
-        raise SystemExit(
-            f"{out} holds {', '.join(taken)} that no demo wrote: choose another --out, or remove them"
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    (out / _CLAIM).touch()
-    for name in taken:
-        place = out / name
-        if place.is_dir() and not place.is_symlink():
-            shutil.rmtree(place)
-        else:
-            place.unlink()
 
 
 def _in_yaml(out: Path) -> str:

@@ -1,7 +1,7 @@
 """`make miniature`: train the miniature checkpoints by their recipes, calibrate them, put them where they ship from.
 
-What is trained already is not trained again: stop it and start it as often as you like. Two cores take about an hour
-and a half; the two towers can be trained at the same time by their recipes before.
+What is trained already is not trained again: stop it and start it as often as you like. One core takes a little over
+an hour (the model cards say how long each took); the two towers can be trained at once by their recipes before.
 """
 
 import argparse
@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 RECIPES = Path(__file__).with_name("recipes")
 TOWERS = ("siglip2", "dinov2")
+_MAPPER_TOWERS = (("siglip", "siglip2"), ("dino", "dinov2"))
+"""Fields of the mapper's recipe, and the training whose checkpoint each takes."""
 VALIDATION_SCENES = 150
 _DEFAULT_OUT = Path(__file__).parents[1] / "ovsops" / "checkpoints" / "miniature"
 
@@ -55,9 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     save_calibration(constants, options.out)
     logger.info("%s: calibrated on %d validation scenes: %s", options.out, len(scenes), constants)
     return 0
-
-
-_MAPPER_TOWERS = (("siglip", "siglip2"), ("dino", "dinov2"))
 
 
 def copy_checkpoint(source: Path, target: Path) -> None:

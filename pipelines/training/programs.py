@@ -4,20 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from ovsops.backbones.checkpoint import Checkpoint, resolve
-from ovsops.backbones.dinov2 import Dinov2
-from ovsops.backbones.siglip2 import SiglipText, load_siglip_vision
 from ovsops.losses.gather import Gather
 from ovsops.training.dinov2 import Dinov2Program, Dinov2ProgramConfig
-from ovsops.training.feature_cache import cached_features, features_key
 from ovsops.training.loop import Program
-from ovsops.training.mapper import MapperProgram
 from ovsops.training.mapper_config import MapperProgramConfig
-from ovsops.training.mapper_features import compute_features
-from ovsops.training.mapper_setup import MapperTowers, prepare_mapper
-from ovsops.training.mapper_views import LiveViews
+from ovsops.training.mapper_setup import MapperTowers, build_mapper_program, prepare_mapper
 from ovsops.training.scenes import SceneBank
 from ovsops.training.self_supervised import SelfSupervisedConfig, SelfSupervisedProgram
 from ovsops.training.siglip2 import SiglipProgram, SiglipProgramConfig
@@ -81,28 +73,12 @@ class MapperRecipe(MapperProgramConfig):
         self, bank: SceneBank, work_folder: Path, *, gather: Gather, world_size: int, device: str
     ) -> Program:
         """The program with its first weights; the towers' features stay in `work_folder` until the last step."""
-        siglip, dino = resolve(self.siglip), resolve(self.dino)
-        dino_tower = Dinov2(dino, device=device, dtype=torch.float32)
-        siglip_tower = load_siglip_vision(siglip, device=device, dtype=torch.float32)
-        key = features_key(bank, {"siglip": siglip.identity, "dino": dino.identity}, self.grids)
-        features = cached_features(
-            work_folder,
-            key,
-            lambda: compute_features(
-                bank,
-                dino=dino_tower,
-                text=SiglipText(siglip, device=device, dtype=torch.float32),
-                siglip=siglip_tower,
-                grids=self.grids,
-                device=device,
-            ),
-        )
-        return MapperProgram(
-            features,
+        towers = MapperTowers(dino=self.dino, siglip=self.siglip)
+        return build_mapper_program(
+            bank,
             self,
-            views=LiveViews(bank.images, dino_tower, siglip_tower, device=device)
-            if self.is_distilled
-            else None,
+            towers,
+            work_folder,
             start=None if self.start is None else resolve(self.start).path,
             gather=gather,
             world_size=world_size,

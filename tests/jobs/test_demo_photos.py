@@ -60,6 +60,6 @@ def test_files_that_no_demo_wrote_stay(tmp_path: Path) -> None:
     precious = tmp_path / "shards" / "precious.tar"
     precious.parent.mkdir()
     precious.write_bytes(b"mine")
-    with pytest.raises(SystemExit, match="no demo wrote"):
-        demo_photos.write_inputs(tmp_path)
+    with pytest.raises(SystemExit, match="no `make photos` wrote"):
+        demo_photos.main(["--out", str(tmp_path)])
     assert precious.read_bytes() == b"mine"
