@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from ovsops.backbones.shipped import miniature_checkpoints
 from ovsops.masks.refine import PamrConfig
 from ovsops.metrics.bootstrap import Interval, bootstrap, paired_bootstrap
 from ovsops.metrics.boundary import mean_boundary_f
-from ovsops.metrics.segmentation import ConfusionCounts, mean_iou
+from ovsops.metrics.segmentation import mean_iou
 from ovsops.miniature.attributes import CLASS_NAMES, LANGUAGES
 from ovsops.miniature.scene import draw_scene
 from ovsops.miniature.splits import Split, seeds_of
@@ -32,6 +33,7 @@ from ovsops.training.quality import (
     ALL_IDS,
     STUFF_IDS,
     SegmentationStates,
+    constant_map,
     dino_tokens,
     grid_ceiling,
     load_dino,
@@ -41,6 +43,7 @@ from ovsops.training.quality import (
     region_nouns,
     retrieval,
     segmentation,
+    shuffled_names,
 )
 from ovsops.training.scenes import SceneBank, bank_of
 from ovsops.training.shipping import shipped_segmenter, world_vocabulary
@@ -117,25 +120,17 @@ def region_table(folder: Path, bank: SceneBank) -> list[Row]:
 def probe_table(folder: Path, bank: SceneBank) -> list[Row]:
     """Patch probes of the DINOv2 checkpoint beside those of random weights."""
     train = bank_of(draw_scene(seed) for seed in seeds_of("train")[-PROBE_SCENES:])
+    with TemporaryDirectory() as place:
+        save_half(miniature_dinov2(seed=0), Path(place))
+        untrained = load_dino(Path(place))
     rows = []
-    random = folder_of_random_dino()
-    for name, place in (("checkpoint", folder / "dinov2"), ("random weights", random)):
-        dino = load_dino(place)
+    for name, dino in (("checkpoint", load_dino(folder / "dinov2")), ("random weights", untrained)):
         train_set, test_set = (
             patch_set(dino_tokens(dino, scenes), scenes, patch_size=dino.patch_size)
             for scenes in (train, bank)
         )
         rows.append({"weights": name, **probe_accuracy(train_set, test_set)})
     return rows
-
-
-def folder_of_random_dino() -> Path:
-    """The miniature architecture as it is before training."""
-    import tempfile
-
-    place = Path(tempfile.mkdtemp(prefix="random-dino-"))
-    save_half(miniature_dinov2(seed=0), place)
-    return place
 
 
 def fusion_table(folder: Path, bank: SceneBank) -> list[Row]:
@@ -150,7 +145,8 @@ def fusion_table(folder: Path, bank: SceneBank) -> list[Row]:
     rows.append(figures_of("shipped, en", shipped))
     rows.append(figures_of("shipped, zh", chinese))
     rows.append(figures_of("shipped, en, vocabulary of nouns with the stuff as background prompts", things))
-    for kind in ("hard", "soft"):
+    kinds: tuple[Literal["hard", "soft"], ...] = ("hard", "soft")
+    for kind in kinds:
         rows.append(
             figures_of(f"ceiling of the patch grid, {kind}", grid_ceiling(bank, grid=config.grid, kind=kind))
         )
@@ -193,23 +189,6 @@ def control_table(folder: Path, bank: SceneBank) -> list[Row]:
     shuffled = segmentation(bank, shuffled_names(vocabulary), {"s": config})["s"]
     constant = constant_map(bank, class_id=CLASS_NAMES.index("grass") + 1)
     return [figures_of("shuffled class names", shuffled), figures_of("grass everywhere", constant)]
-
-
-def constant_map(bank: SceneBank, *, class_id: int) -> SegmentationStates:
-    """One class for every pixel."""
-    labels = np.full(bank.semantic.shape[1:], class_id, np.uint8)
-    counts = [ConfusionCounts.zeros(21).update(truth, labels).counts for truth in bank.semantic.numpy()]
-    return SegmentationStates(confusion=np.stack(counts))
-
-
-def shuffled_names(vocabulary: Vocabulary, seed: int = 0) -> Vocabulary:
-    """Every class with the prompts of another one."""
-    step = 1 + seed % (len(vocabulary.classes) - 1)
-    moved = [*vocabulary.classes[step:], *vocabulary.classes[:step]]
-    classes = tuple(
-        replace(own, prompts=other.prompts) for own, other in zip(vocabulary.classes, moved, strict=True)
-    )
-    return replace(vocabulary, classes=classes)
 
 
 def things_vocabulary(vocabulary: Vocabulary) -> Vocabulary:

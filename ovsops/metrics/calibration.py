@@ -1,12 +1,10 @@
-"""Whether scores mean what they say: ECE, reliability table, temperature. Axes: N samples, C classes, M bins.
+"""Whether scores mean what they say: ECE, reliability table, Platt scaling. Axes: N samples, C columns, M bins.
 
-Expected calibration error and temperature scaling as in Guo et al. (arXiv:1706.04599, eq. 3 and section 4.2);
-bins of equal mass as in Nixon et al. (arXiv:1904.01685). Not measured: how well scores separate right from wrong
-(a scorer that always says the base rate has ECE 0), and how scores behave on other images.
+Expected calibration error as in Guo et al. (arXiv:1706.04599, eq. 3); bins of equal mass as in Nixon et al.
+(arXiv:1904.01685). Not measured: how well scores separate right from wrong (a scorer that always says the base rate
+has ECE 0), and how scores behave on other images.
 """
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,15 +14,14 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from ovsops.errors import ShapeError
+from ovsops.errors import ConfigError, ShapeError
 from ovsops.metrics.counts import added, ratio
 
 NUM_CELLS = 15 * 1024
 """Cells of equal width that scores are counted in; bins are whole numbers of them."""
 _UNIT = 1 << 30
 """Scores are summed as whole multiples of 1 / 2**30, so that sums do not depend on their order."""
-
-_SMALLEST_TEMPERATURE, _LARGEST_TEMPERATURE = 1e-4, 1e4
+_NEWTON_STEPS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,50 +94,60 @@ class ReliabilityCounts:
         )
 
 
-def fit_sigmoid_temperature(logits: Float[Tensor, "N"], is_correct: Bool[Tensor, "N"]) -> float:
-    """T > 0 that minimises the mean binary cross-entropy of sigmoid(logits / T). Raises as `_fit` does."""
-    values, targets = logits.detach().double(), is_correct.double()
-    return _fit(
-        lambda inverse: F.binary_cross_entropy_with_logits(values * inverse, targets).item(), len(values)
-    )
+@dataclass(frozen=True, kw_only=True)
+class SigmoidCalibration:
+    """sigmoid(similarity / temperature + bias) is the chance that a pair is true."""
+
+    temperature: float
+    bias: float
 
 
-def fit_softmax_temperature(logits: Float[Tensor, "N C"], targets: Int64[Tensor, "N"]) -> float:
-    """T > 0 that minimises the mean cross-entropy of softmax(logits / T). Raises as `_fit` does."""
-    values = logits.detach().double()
-    return _fit(lambda inverse: F.cross_entropy(values * inverse, targets).item(), len(values))
+def fit_sigmoid(similarity: Float[Tensor, " N"], truth: Bool[Tensor, " N"]) -> SigmoidCalibration:
+    """Platt scaling: the temperature and bias of the least mean binary cross-entropy, with Platt's smoothed targets.
 
-
-def _fit(loss: Callable[[float], float], num_samples: int) -> float:
-    """Golden section over log T: the loss is convex in 1/T, so it has one valley there.
-
-    Raises `ShapeError` without samples, and where the loss falls towards an end of [1e-4, 1e4]: logits that
-    separate right from wrong without an error, or that say nothing, have no temperature.
+    Targets (n+ + 1) / (n+ + 2) and 1 / (n- + 2) (Platt 1999, section 2.2) keep the fit finite where the classes can
+    be parted. Raises ConfigError where one truth is missing or a higher similarity does not mean a likelier pair.
     """
-    if num_samples == 0:
-        raise ShapeError("a temperature of no samples: give logits of a calibration set")
-    low, high = math.log(_SMALLEST_TEMPERATURE), math.log(_LARGEST_TEMPERATURE)
-    golden = (math.sqrt(5) - 1) / 2
-
-    def at(log_temperature: float) -> float:
-        return loss(math.exp(-log_temperature))
-
-    left, right = high - golden * (high - low), low + golden * (high - low)
-    loss_left, loss_right = at(left), at(right)
-    while high - low > 1e-9:
-        if loss_left <= loss_right:
-            high, right, loss_right = right, left, loss_left
-            left = high - golden * (high - low)
-            loss_left = at(left)
-        else:
-            low, left, loss_left = left, right, loss_right
-            right = low + golden * (high - low)
-            loss_right = at(right)
-    temperature = math.exp((low + high) / 2)
-    if not 2 * _SMALLEST_TEMPERATURE < temperature < _LARGEST_TEMPERATURE / 2:
-        raise ShapeError(
-            f"the best temperature of {num_samples} samples lies at the end of the search ({temperature:.3g}):"
-            " these logits separate right from wrong without an error, or say nothing about it;"
-            " use a larger calibration set"
+    num_true, num = int(truth.sum()), truth.numel()
+    if not 0 < num_true < num:
+        raise ConfigError(
+            f"sigmoid fit: {num_true} of {num} pairs are true; both true and false ones are needed"
         )
-    return temperature
+    values = similarity.double()
+    center, spread = values.mean(), values.std(correction=0).clamp_min(1e-12)
+    design = torch.stack([(values - center) / spread, torch.ones_like(values)], dim=1)
+    target = torch.where(truth, (num_true + 1) / (num_true + 2), 1 / (num - num_true + 2)).double()
+    weights = _logistic_regression(design, target)
+    slope = float(weights[0] / spread)
+    if not slope > 0:
+        raise ConfigError(
+            f"sigmoid fit: the slope is {slope:.3g}, so a higher similarity does not mean a likelier pair; no "
+            "temperature makes such scores mean anything"
+        )
+    return SigmoidCalibration(temperature=1 / slope, bias=float(weights[1] - weights[0] * center / spread))
+
+
+def _logistic_regression(design: Float[Tensor, "N C"], target: Float[Tensor, " N"]) -> Float[Tensor, " C"]:
+    """Newton's method with halved steps; two columns, so every step is a 2 x 2 system."""
+    weights = design.new_zeros(design.shape[1])
+    loss = F.binary_cross_entropy_with_logits(design @ weights, target)
+    for _ in range(_NEWTON_STEPS):
+        chance = (design @ weights).sigmoid()
+        gradient = design.T @ (chance - target) / len(design)
+        hessian = (design.T * (chance * (1 - chance))) @ design / len(design)
+        ridge = 1e-12 * torch.eye(len(weights), dtype=design.dtype, device=design.device)
+        step = torch.linalg.solve(hessian + ridge, gradient)
+        size = 1.0
+        while size > 1e-10:
+            tried = weights - size * step
+            after = F.binary_cross_entropy_with_logits(design @ tried, target)
+            if after <= loss:
+                break
+            size /= 2
+        else:
+            break
+        is_done = float(loss - after) < 1e-14
+        weights, loss = tried, after
+        if is_done:
+            break
+    return weights

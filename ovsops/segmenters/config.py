@@ -75,6 +75,9 @@ class SegmenterConfig:
     """Calibration constant that is taken off the class prior."""
     temperature: float = 1.0
     """Divides the similarity before the sigmoid; 1 as published."""
+    bias: float = 0.0
+    """Added after that division: sigmoid(S / temperature + bias); 0 as published. Fitted together with the
+    temperature, it makes a score the chance that a label is right (Platt scaling)."""
     negative_weight: float = 1.0
     """Share of its lead that a winning negative prompt takes off its class's similarity; 0 ignores negatives."""
     threshold: float = 0.55
@@ -114,7 +117,7 @@ class SegmenterConfig:
             _in_range(name, getattr(self, name))
         _positive("temperature", self.temperature)
         _positive("siglip_scale", self.siglip_scale)
-        for name in ("siglip_shift", "prior_center"):
+        for name in ("siglip_shift", "prior_center", "bias"):
             if not math.isfinite(getattr(self, name)):
                 raise ConfigError(f"segmenter.{name} is {getattr(self, name)}; it must be finite")
         if not (math.isfinite(self.negative_weight) and self.negative_weight >= 0):

@@ -70,10 +70,10 @@ def competing_similarity(
 def patch_scores(
     views: ViewFeatures, text: ClassTextFeatures, config: SegmenterConfig
 ) -> Float[Tensor, "V K P"]:
-    """Scores in [0, 1] of the rows that compete: sigmoid of S' over the temperature, cleaned where the
-    config says so.
+    """Scores in [0, 1] of the rows that compete: sigmoid(S' / temperature + bias), cleaned where the config
+    says so.
     """
-    scores = (competing_similarity(views, text, config) / config.temperature).sigmoid()
+    scores = (competing_similarity(views, text, config) / config.temperature + config.bias).sigmoid()
     if config.cleaning is None:
         return scores
     assert views.cls_logits is not None, "cleaning needs the CLS logits"

@@ -7,6 +7,7 @@ P patches, D channels, I images.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from ovsops.metrics.ceiling import through_patches
 from ovsops.metrics.probes import LinearProbe, fit_linear_probe, group_accuracy, predict_by_neighbours
 from ovsops.metrics.regions import RegionCounts
 from ovsops.metrics.retrieval import RankCounts, both_directions
-from ovsops.metrics.segmentation import ConfusionCounts
+from ovsops.metrics.segmentation import ConfusionCounts, background_table
 from ovsops.miniature.attributes import CLASS_NAMES, LANGUAGES, NOUNS, STUFF, Language
 from ovsops.segmenters.build import build_segmenter, compute_text_features
 from ovsops.segmenters.config import SegmenterConfig
@@ -163,12 +164,8 @@ class SegmentationStates:
     @property
     def with_background(self) -> Int64[np.ndarray, "I 3 C"]:
         """The same for nouns and one background: stuff and no label are 0."""
-        num_kept = NUM_THING_CLASSES + 1
-        table = np.zeros((NUM_IDS, num_kept), np.int64)
-        table[:, 0] = 1
-        table[1:num_kept] = np.eye(num_kept, dtype=np.int64)[1:]
-        folded = np.einsum("ck,icd,dl->ikl", table, self.confusion, table)
-        return SegmentationStates(confusion=folded).areas
+        table = background_table(NUM_IDS, range(1, NUM_THING_CLASSES + 1))
+        return np.stack([ConfusionCounts(counts=counts).remapped(table).areas for counts in self.confusion])
 
 
 ALL_IDS = range(1, NUM_IDS)
@@ -216,17 +213,34 @@ def segmentation(
     return {name: found[name] for name in configs}
 
 
+def constant_map(bank: SceneBank, *, class_id: int) -> SegmentationStates:
+    """One class for every pixel: a control."""
+    labels = np.full(bank.semantic.shape[1:], class_id, np.uint8)
+    counts = [ConfusionCounts.zeros(NUM_IDS).update(truth, labels).counts for truth in bank.semantic.numpy()]
+    return SegmentationStates(confusion=np.stack(counts))
+
+
+def shuffled_names(vocabulary: Vocabulary) -> Vocabulary:
+    """Every class with the prompts of the next one: a control."""
+    classes = vocabulary.classes
+    moved = tuple(
+        replace(own, prompts=other.prompts)
+        for own, other in zip(classes, [*classes[1:], classes[0]], strict=True)
+    )
+    return replace(vocabulary, classes=moved)
+
+
 def class_ids(labels: np.ndarray, vocabulary: Vocabulary) -> UInt8[np.ndarray, "h w"]:
     """Places in the vocabulary to class ids; 0 stays."""
     table = np.array([0, *vocabulary.ids], np.uint8)
     return table[labels]
 
 
-def grid_ceiling(bank: SceneBank, *, grid: int, kind: str) -> SegmentationStates:
+def grid_ceiling(bank: SceneBank, *, grid: int, kind: Literal["hard", "soft"]) -> SegmentationStates:
     """What a perfect classifier of patches would reach (`metrics.ceiling`)."""
     states = []
     for semantic in bank.semantic.numpy():
-        labels = through_patches(semantic, (grid, grid), kind="hard" if kind == "hard" else "soft")
+        labels = through_patches(semantic, (grid, grid), kind=kind)
         states.append(ConfusionCounts.zeros(NUM_IDS).update(semantic, labels).counts)
     return SegmentationStates(confusion=np.stack(states))
 
@@ -241,6 +255,7 @@ def _encoder_part(config: SegmenterConfig) -> SegmenterConfig:
         prior_weight=0.5,
         prior_center=0.0,
         temperature=1.0,
+        bias=0.0,
         threshold=0.0,
         cleaning=None,
         refinement=None,

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ovsops.backbones.shipped import CALIBRATION, miniature_calibration
 from ovsops.errors import CheckpointError
-from ovsops.metrics.calibration import fit_sigmoid_temperature
+from ovsops.metrics.calibration import fit_sigmoid
 from ovsops.metrics.segmentation import mean_iou
 from ovsops.segmenters.build import build_segmenter, compute_text_features
 from ovsops.segmenters.config import SegmenterConfig, fused_config_from_folder
@@ -23,7 +23,7 @@ from ovsops.segmenters.fused import row_similarity
 from ovsops.segmenters.segmenter import FusedSegmenter
 from ovsops.segmenters.views import plan_views
 from ovsops.text.vocabulary import Vocabulary, load_vocabulary
-from ovsops.training.calibration import ALPHAS, fit_affine
+from ovsops.training.calibration import ALPHAS, choose_alpha, fit_affine
 from ovsops.training.quality import ALL_IDS, class_ids, segmentation
 from ovsops.training.scenes import SceneBank
 
@@ -39,6 +39,7 @@ class Calibration:
     siglip_scale: float
     siglip_shift: float
     temperature: float
+    bias: float
 
 
 def shipped_segmenter(folder: Path) -> SegmenterConfig:
@@ -64,7 +65,7 @@ def calibrate(folder: Path, bank: SceneBank) -> Calibration:
     """Fit the constants on scenes that were neither taught nor are reported.
 
     kappa and c give SigLIP's similarities the mean and spread of DINO's. alpha is the share of DINO of the best mIoU
-    on the grid 0, 0.1, ... 1. The temperature gives the winning score the least log loss as a chance to be right.
+    on the grid 0, 0.1, ... 1. Temperature and bias make the winning score the chance that its pixel is right.
     """
     vocabulary = world_vocabulary()
     base = fused_config_from_folder(folder, alpha=0.5, threshold=0.0, **GEOMETRY)
@@ -80,20 +81,22 @@ def calibrate(folder: Path, bank: SceneBank) -> Calibration:
     fitted = replace(base, siglip_scale=affine.scale, siglip_shift=affine.shift)
     tried = {str(alpha): replace(fitted, alpha=alpha) for alpha in ALPHAS}
     states = segmentation(bank, vocabulary, tried)
-    worth = {alpha: float(mean_iou(states[str(alpha)].areas.sum(axis=0), ALL_IDS)) for alpha in ALPHAS}
-    alpha = max(ALPHAS, key=lambda a: worth[a])
+    alpha = choose_alpha(
+        {alpha: float(mean_iou(states[str(alpha)].areas.sum(axis=0), ALL_IDS)) for alpha in ALPHAS}
+    ).alpha
     fused = alpha * dino + (1 - alpha) * (affine.scale * siglip + affine.shift)
     planes = F.interpolate(
         fused.unflatten(2, (base.grid, base.grid)), size=tuple(bank.semantic.shape[1:]), mode="bilinear"
     )
     best, place = planes[:, :, ::4, ::4].max(dim=1)
     is_right = torch.from_numpy(class_ids((place + 1).numpy(), vocabulary)) == bank.semantic[:, ::4, ::4]
-    temperature = fit_sigmoid_temperature(best.flatten(), is_right.flatten())
+    chance = fit_sigmoid(best.flatten(), is_right.flatten())
     return Calibration(
         alpha=alpha,
         siglip_scale=_rounded(affine.scale),
         siglip_shift=_rounded(affine.shift),
-        temperature=_rounded(temperature),
+        temperature=_rounded(chance.temperature),
+        bias=_rounded(chance.bias),
     )
 
 

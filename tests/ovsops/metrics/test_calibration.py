@@ -8,12 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovsops.errors import ShapeError
-from ovsops.metrics.calibration import (
-    ReliabilityCounts,
-    fit_sigmoid_temperature,
-    fit_softmax_temperature,
-)
+from ovsops.errors import ConfigError, ShapeError
+from ovsops.metrics.calibration import ReliabilityCounts, fit_sigmoid
 
 samples = st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=20)
 
@@ -70,29 +66,41 @@ def test_scores_drawn_from_themselves_are_calibrated_and_constants_are_not() -> 
     assert ReliabilityCounts.zeros().update(sure, right).compute().ece == pytest.approx(0.5, abs=0.01)
 
 
-def test_a_sigmoid_temperature_by_hand() -> None:
-    """Logit 2, right in 3 of 4: sigmoid(2 / T) = 3/4 at T = 2 / log 3."""
-    found = fit_sigmoid_temperature(torch.full((4,), 2.0), torch.tensor([True, True, True, False]))
-    assert found == pytest.approx(2 / math.log(3), rel=1e-6)
+def test_sigmoid_finds_the_chance_that_made_the_truth() -> None:
+    """Truth drawn with chance sigmoid(s / 0.1 - 2)."""
+    similarity = 0.2 * torch.randn(20000, generator=torch.Generator().manual_seed(0))
+    chance = (similarity / 0.1 - 2).sigmoid()
+    truth = torch.rand(20000, generator=torch.Generator().manual_seed(3)) < chance
+    fitted = fit_sigmoid(similarity, truth)
+    assert fitted.temperature == pytest.approx(0.1, rel=0.05)
+    assert fitted.bias == pytest.approx(-2.0, abs=0.1)
 
 
-def test_a_softmax_temperature_by_hand() -> None:
-    """Logits (1, 0, 0), right in 2 of 4: e^(1/T) / (e^(1/T) + 2) = 1/2 at T = 1 / log 2."""
-    logits = torch.tensor([[1.0, 0.0, 0.0]]).repeat(4, 1)
-    found = fit_softmax_temperature(logits, torch.tensor([0, 0, 1, 2]))
-    assert found == pytest.approx(1 / math.log(2), rel=1e-6)
+def test_sigmoid_of_parted_pairs_stays_finite_by_hand() -> None:
+    """Two pairs: Platt's targets are 2/3 at similarity 1 and 1/3 at 0, so logits are log 2 and -log 2."""
+    fitted = fit_sigmoid(torch.tensor([1.0, 0.0]), torch.tensor([True, False]))
+    assert 1 / fitted.temperature == pytest.approx(2 * math.log(2), rel=1e-5)
+    assert fitted.bias == pytest.approx(-math.log(2), rel=1e-5)
 
 
-def test_a_temperature_that_was_put_in_is_found_and_mends_the_ece() -> None:
+def test_sigmoid_refuses_what_means_nothing() -> None:
+    with pytest.raises(ConfigError, match="both true and false"):
+        fit_sigmoid(torch.tensor([0.1, 0.5, 0.2]), torch.ones(3, dtype=torch.bool))
+    with pytest.raises(ConfigError, match="does not mean a likelier pair"):
+        fit_sigmoid(torch.tensor([1.0, 0.0]), torch.tensor([False, True]))
+
+
+def test_platt_scaling_mends_the_ece() -> None:
     generator = torch.Generator().manual_seed(1)
     logits = 3 * torch.randn(40_000, generator=generator)
-    right = torch.rand(40_000, generator=generator) < torch.sigmoid(logits / 2.5)
-    found = fit_sigmoid_temperature(logits, right)
-    assert found == pytest.approx(2.5, rel=0.04)
+    right = torch.rand(40_000, generator=generator) < torch.sigmoid(logits / 2.5 - 1)
+    found = fit_sigmoid(logits, right)
+    assert found.temperature == pytest.approx(2.5, rel=0.05)
     before, after = (
-        ReliabilityCounts.zeros().update(torch.sigmoid(logits / t), right).compute().ece for t in (1.0, found)
+        ReliabilityCounts.zeros().update(torch.sigmoid(scores), right).compute().ece
+        for scores in (logits, logits / found.temperature + found.bias)
     )
-    assert after < 0.01 < before
+    assert after < 0.01 < 0.1 < before
 
 
 def test_errors() -> None:
@@ -102,9 +110,3 @@ def test_errors() -> None:
         counted([(math.nan, True)])
     with pytest.raises(ShapeError, match="a divisor of 15360"):
         ReliabilityCounts.zeros().compute(num_bins=7)
-    with pytest.raises(ShapeError, match="without an error"):
-        fit_sigmoid_temperature(torch.tensor([1.0, -1.0]), torch.tensor([True, False]))
-    with pytest.raises(ShapeError, match="say nothing"):
-        fit_sigmoid_temperature(torch.tensor([1.0, -1.0]), torch.tensor([False, True]))
-    with pytest.raises(ShapeError, match="no samples"):
-        fit_softmax_temperature(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))

@@ -15,7 +15,6 @@ from ovsops.metrics.segmentation import mean_iou
 from ovsops.miniature.scene import draw_scene
 from ovsops.miniature.splits import seeds_of
 from ovsops.segmenters.config import SegmenterConfig
-from ovsops.text.vocabulary import Vocabulary
 from ovsops.training.quality import (
     ALL_IDS,
     STUFF_IDS,
@@ -28,6 +27,7 @@ from ovsops.training.quality import (
     region_nouns,
     retrieval,
     segmentation,
+    shuffled_names,
 )
 from ovsops.training.scenes import SceneBank, bank_of
 from ovsops.training.shipping import shipped_segmenter, world_vocabulary
@@ -55,18 +55,11 @@ def labelled(folder: Path, bank: SceneBank) -> Mapping[str, SegmentationStates]:
     }
     found = segmentation(bank, world_vocabulary(), variants)
     found |= {"zh": segmentation(bank, world_vocabulary(), {"zh": config}, language="zh")["zh"]}
-    return found | {"shuffled": segmentation(bank, shuffled_names(), {"s": config})["s"]}
+    return found | {"shuffled": segmentation(bank, shuffled_names(world_vocabulary()), {"s": config})["s"]}
 
 
 def all_classes(states: SegmentationStates) -> float:
     return float(mean_iou(states.areas.sum(axis=0), ALL_IDS))
-
-
-def shuffled_names() -> Vocabulary:
-    vocabulary = world_vocabulary()
-    moved = [*vocabulary.classes[1:], vocabulary.classes[0]]
-    pairs = zip(vocabulary.classes, moved, strict=True)
-    return replace(vocabulary, classes=tuple(replace(own, prompts=other.prompts) for own, other in pairs))
 
 
 def test_all_of_it_stays_under_20_megabytes(folder: Path) -> None:
@@ -117,6 +110,6 @@ def test_shuffled_names_are_worth_nothing(labelled: Mapping[str, SegmentationSta
 
 def test_the_constants_are_finite_and_both_towers_take_part(folder: Path) -> None:
     constants = miniature_calibration(folder)
-    assert set(constants) == {"alpha", "siglip_scale", "siglip_shift", "temperature"}
+    assert set(constants) == {"alpha", "siglip_scale", "siglip_shift", "temperature", "bias"}
     assert 0 < constants["alpha"] < 1
     assert np.isfinite(list(constants.values())).all()
