@@ -4,7 +4,6 @@ The scenes are those of the miniature world, so their truth is exact, and no net
 """
 
 import json
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,10 +15,11 @@ from rich.console import Console
 
 from jobs.evaluate import evaluate_table, run_evaluation
 from jobs.label import EngineName, run_recipe
+from jobs.own_folder import claim_folder
 from jobs.progress import exit_code_of_summary, make_observer, summary_table
 from jobs.recipe import LoadedEvaluate, LoadedRecipe, load_recipe, to_yaml
 from ovsops.backbones.shipped import PARTS, miniature_calibration, miniature_checkpoints
-from ovsops.errors import ConfigError, OutputError, StorageError
+from ovsops.errors import ConfigError
 from ovsops.miniature.scene import SceneConfig
 from ovsops.miniature.splits import seeds_of
 from ovsops.segmenters.config import SegmenterConfig
@@ -80,7 +80,7 @@ def run_demo(config: DemoConfig) -> int:
     """
     started = time.monotonic()
     checkpoints = miniature_checkpoints(config.checkpoints)
-    _claim(config.out)
+    claim_folder(config.out, _OWN, marker=_MARKER, command="ovsops demo")
     _say(NOTICE)
     _say(f"\n1/3  drawing {config.num_scenes} held-out scenes into {config.out / 'shards'}")
     write_world_shards(
@@ -101,26 +101,6 @@ def run_demo(config: DemoConfig) -> int:
 def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-
-
-def _claim(out: Path) -> None:
-    """Make the folder a demo's own and empty it of an earlier demo; nobody else's files are touched."""
-    taken = [name for name in _OWN if (out / name).exists()]
-    if taken and not (out / _MARKER).exists():
-        raise OutputError(
-            f"{out} holds {', '.join(taken)} that no `ovsops demo` wrote: choose another --out, or remove them"
-        )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / _MARKER).touch()
-        for name in taken:
-            place = out / name
-            if place.is_dir() and not place.is_symlink():
-                shutil.rmtree(place)
-            else:
-                place.unlink()
-    except OSError as error:
-        raise StorageError(f"{out}: cannot be written: {error}; check space and rights") from error
 
 
 def label_recipe(out: Path, checkpoints: Path) -> LoadedRecipe:

@@ -15,12 +15,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobs.label import check_devices, find_vocabulary, installed_versions, pin_checkpoints
+from jobs.label import check_devices, find_vocabulary, installed_versions
 from jobs.logs import escape_controls
 from jobs.plan import memory_per_actor, readable
 from jobs.recipe import LoadedRecipe
+from ovsops.backbones.checkpoint import pin_checkpoints
 from ovsops.errors import OvsopsError, StorageError
-from ovsops.segmenters.build import checkpoint_identities
+from ovsops.segmenters.kinds import checkpoint_identities
 from pipelines.redact import redact
 from pipelines.shards import Shard, expand_inputs
 from pipelines.storage import Storage, StorageOptions, local_path, open_storage, scheme_of, split_url

@@ -30,13 +30,15 @@ from jobs.recipe import (
     split_recipe,
     to_plain,
 )
-from ovsops.backbones.checkpoint import Checkpoint
-from ovsops.backbones.checkpoint import resolve as resolve_checkpoint
+from ovsops.backbones.checkpoint import pin_checkpoints
 from ovsops.errors import ConfigError, OutputError, OvsopsError, VocabularyError
-from ovsops.segmenters.build import build_segmenter, checkpoint_identities, compute_text_features
-from ovsops.segmenters.config import SegmenterConfig
+from ovsops.segmenters.kinds import (
+    AnySegmenterConfig,
+    checkpoint_identities,
+    compute_text,
+    load_segmenter,
+)
 from ovsops.segmenters.segmenter import Segmenter
-from ovsops.segmenters.text_features import ClassTextFeatures
 from ovsops.text.names import nearest
 from ovsops.text.vocabulary import Vocabulary, check_append_only, load_vocabulary
 from pipelines.label import LabelJob, Observer, record_failed_start, run_label
@@ -54,27 +56,25 @@ EngineName = Literal["ray", "inline"]
 
 VOCABULARIES = Path(__file__).parents[1] / "ovsops" / "text" / "data"
 """Folder of the built-in vocabularies."""
-_ROLES = ("siglip", "dino", "mapper", "clip")
 _VERSIONED = ("ovsops", "torch", "transformers", "ray", "pyarrow", "numpy", "pillow", "simplejpeg")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FusedFactory:
-    """Travels to the worker with config, vocabulary and text features, and loads the vision towers there."""
+class RecipeSegmenter:
+    """Travels to the worker with config, vocabulary and text features, and loads the weights there."""
 
-    config: SegmenterConfig
+    config: AnySegmenterConfig
     vocabulary: Vocabulary
     text: bytes = field(repr=False)
-    """`ClassTextFeatures.to_bytes()`: computed once, on the driver."""
+    """What `compute_text` gave: computed once, on the driver."""
     model: ModelConfig
 
     def build(self) -> Segmenter:
         """Load the weights. On a CPU one thread an actor: two under load were ten times slower."""
         if self.model.device == "cpu":
             torch.set_num_threads(1)
-        text = ClassTextFeatures.from_bytes(self.text)
-        return build_segmenter(
-            self.config, self.vocabulary, text, device=self.model.device, dtype=self.model.dtype
+        return load_segmenter(
+            self.config, self.vocabulary, self.text, device=self.model.device, dtype=self.model.dtype
         )
 
 
@@ -133,19 +133,6 @@ def find_vocabulary(source: str | Mapping[str, Any], folder: Path) -> Vocabulary
     )
 
 
-def pin_checkpoints(config: SegmenterConfig) -> SegmenterConfig:
-    """The same config with every checkpoint found on disk, its place absolute and its SHA-256 filled in."""
-    pinned: dict[str, Checkpoint] = {}
-    for role in _ROLES:
-        checkpoint: Checkpoint | None = getattr(config, role)
-        if checkpoint is None:
-            continue
-        found = resolve_checkpoint(checkpoint)
-        source = str(found.path.resolve()) if checkpoint.revision is None else checkpoint.source
-        pinned[role] = replace(checkpoint, source=source, sha256=found.sha256)
-    return replace(config, **pinned)  # type: ignore[arg-type]
-
-
 def _absolute(url: str) -> str:
     """Workers may run in another folder."""
     if scheme_of(url) != "file":
@@ -159,7 +146,7 @@ def prepare(loaded: LoadedRecipe) -> LabelJob:
     check_devices(resolved.recipe)
     check_output(resolved)
     recipe = resolved.recipe
-    text = compute_text_features(
+    text = compute_text(
         recipe.segmenter,
         resolved.vocabulary,
         recipe.languages,
@@ -170,7 +157,7 @@ def prepare(loaded: LoadedRecipe) -> LabelJob:
     return LabelJob(
         output=recipe.output,
         shards=resolved.shards,
-        segmenter=FusedFactory(
+        segmenter=RecipeSegmenter(
             config=recipe.segmenter,
             vocabulary=resolved.vocabulary,
             text=text.to_bytes(),
@@ -234,7 +221,7 @@ def region_classes(vocabulary: Vocabulary, languages: tuple[str, ...]) -> tuple[
     return tuple(classes)
 
 
-def segmenter_name(config: SegmenterConfig, checkpoints: Mapping[str, str]) -> str:
+def segmenter_name(config: AnySegmenterConfig, checkpoints: Mapping[str, str]) -> str:
     """`fused/corrected/<hash of the checkpoints>`: what the `segmenter` column says."""
     weights = sorted(f"{role} {identity.rpartition(' ')[2]}" for role, identity in checkpoints.items())
     return f"{config.kind}/{config.mode}/{sha256('; '.join(weights).encode()).hexdigest()[:12]}"

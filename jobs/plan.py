@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.exits import ExitCode, PreflightError
-from jobs.label import ResolvedLabel, check_devices, check_output, pin_checkpoints, resolve
+from jobs.label import ResolvedLabel, check_devices, check_output, resolve
 from jobs.recipe import LabelRecipe, LoadedRecipe
-from ovsops.backbones.checkpoint import resolve as resolve_checkpoint
+from ovsops.backbones.checkpoint import pin_checkpoints
 from ovsops.errors import CheckpointError, OutputError, StorageError
+from ovsops.segmenters.kinds import resolved_checkpoints
 from ovsops.text.prompts import class_prompts
 from pipelines.keys import IMAGE_EXTENSIONS, extension_of
 from pipelines.ledger import Ledger
@@ -170,9 +171,8 @@ def memory_per_actor(recipe: LabelRecipe) -> int:
 
 def weight_files(recipe: LabelRecipe) -> list[Path]:
     """The safetensors files of a recipe's checkpoints."""
-    config = pin_checkpoints(recipe.segmenter)
-    places = [c for c in (config.siglip, config.dino, config.mapper, config.clip) if c is not None]
-    return [file for place in places for file in resolve_checkpoint(place).weight_files]
+    found = resolved_checkpoints(pin_checkpoints(recipe.segmenter))
+    return [file for place in found.values() for file in place.weight_files]
 
 
 def num_parameters(path: Path) -> int:

@@ -23,6 +23,8 @@ from ovsops.errors import ConfigError
 from ovsops.images.decode import DecodeConfig
 from ovsops.masks.regions import RegionConfig
 from ovsops.segmenters.config import SegmenterConfig
+from ovsops.segmenters.kinds import AnySegmenterConfig
+from ovsops.text.names import nearest
 from ovsops.text.yaml_file import parse_yaml
 from pipelines.label import LabelJob
 from pipelines.readers import ReaderConfig
@@ -94,8 +96,9 @@ class LabelRecipe:
     """Languages whose prompts stand for a class; ids and outputs do not depend on them."""
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     """Caps on images."""
-    segmenter: SegmenterConfig
-    """Checkpoints and numbers of the segmenter."""
+    segmenter: AnySegmenterConfig
+    """Checkpoints and numbers of the segmenter; `kind` says which. `use` takes those of a file or of a built-in
+    setting, and what stands beside it changes them."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """Device and precision of the model."""
     regions: RegionConfig = field(default_factory=RegionConfig)
@@ -136,6 +139,8 @@ class LabelRecipe:
         return Path(place).expanduser()
 
 
+SEGMENTERS = Path(__file__).with_name("recipes") / "segmenters"
+"""Built-in settings of segmenters, a file each: what `use` may name."""
 JOBS = ("label", "train", "evaluate")
 """Values of `job`."""
 
@@ -199,13 +204,42 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe | Loa
     plain = parse_yaml(text, where=where)
     if not isinstance(plain, dict):
         raise ConfigError(f"{where}: expected fields such as `job: label`, found {type(plain).__name__}")
-    recipe = recipe_from_plain(apply_overrides(plain, overrides), where=where)
     folder = path.resolve().parent
+    if isinstance(plain.get("segmenter"), str):
+        plain["segmenter"] = {"use": plain["segmenter"]}
+    full = with_named_segmenter(apply_overrides(plain, overrides), folder, where=where)
+    recipe = recipe_from_plain(full, where=where)
     if isinstance(recipe, LabelRecipe):
         return LoadedRecipe(recipe=recipe, folder=folder, where=where)
     if recipe.job == "evaluate":
         return LoadedEvaluate(recipe=recipe, folder=folder, where=where)
     return LoadedTrain(recipe=recipe, folder=folder, where=where)
+
+
+def with_named_segmenter(plain: Mapping[str, Any], folder: Path, *, where: str) -> dict[str, Any]:
+    """`segmenter: NAME` or `segmenter: {use: NAME, ...}` written out; NAME is a file (from `folder`), or built in.
+
+    Raises ConfigError for a name that is neither, and for a file that is no segmenter's setting.
+    """
+    own = plain.get("segmenter")
+    if isinstance(own, str):
+        own = {"use": own}
+    if not isinstance(own, Mapping) or "use" not in own:
+        return dict(plain)
+    name = own["use"]
+    built_in = {path.stem: path for path in sorted(SEGMENTERS.glob("*.yaml"))}
+    place = folder / str(name)
+    path = place if place.is_file() else built_in.get(str(name))
+    if path is None:
+        raise ConfigError(
+            f"{where}: segmenter.use is {name!r}: no such file ({place}) and no built-in setting"
+            f"{nearest(str(name), built_in)}; built in are {', '.join(built_in)}"
+        )
+    named = parse_yaml(path.read_text("utf-8"), where=str(path))
+    if not isinstance(named, Mapping) or "kind" not in named:
+        raise ConfigError(f"{path}: expected the fields of a segmenter, `kind` among them")
+    changed = {key: value for key, value in own.items() if key != "use"}
+    return {**plain, "segmenter": merge(named, changed)}
 
 
 def recipe_from_plain(
@@ -220,10 +254,12 @@ def recipe_from_plain(
 
 
 def _with_shorthands(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """One input pattern may stand without a list; a placement keeps the job's defaults for what it leaves out;
-    workers may be a number; labels may be one output without a name.
+    """A segmenter without a kind is the fused one; one input pattern may stand without a list; a placement keeps the
+    job's defaults for what it leaves out; workers may be a number; labels may be one output without a name.
     """
     full = dict(plain)
+    if isinstance(full.get("segmenter"), Mapping):
+        full["segmenter"] = {"kind": SegmenterConfig.kind, **full["segmenter"]}
     if isinstance(full.get("labels"), str):
         full["labels"] = {"labels": full["labels"]}
     truth = full.get("truth")
@@ -300,6 +336,8 @@ def recipe_schema(job: str = "label") -> dict[str, Any]:
     source = schema["$defs"]["InputConfig" if job == "label" else "TrainInput"]["properties"]
     _allow(source, "shards", {"type": "string"})
     if job == "label":
+        named = {"properties": {"use": {"type": "string"}}, "required": ["use"], "type": "object"}
+        _allow(schema["properties"], "segmenter", {"anyOf": [{"type": "string"}, named]})
         schema["properties"]["vocabulary"] |= {"anyOf": [{"type": "string"}, {"type": "object"}]}
     else:
         _allow(schema["properties"], "workers", {"type": "integer", "minimum": 1})

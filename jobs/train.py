@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,13 @@ from jobs.logs import escape_controls
 from jobs.progress import LINE_EVERY_S, duration
 from jobs.recipe import LoadedTrain, recipe_hash, split_recipe, to_plain
 from jobs.train_recipe import TrainRecipe, is_train_setting
-from ovsops.backbones.checkpoint import Checkpoint
-from ovsops.backbones.checkpoint import resolve as resolve_checkpoint
+from ovsops.backbones.checkpoint import pin_checkpoints
 from ovsops.errors import ConfigError, OvsopsError
 from ovsops.training.loop import Progress
 from pipelines.runner import InlineEngine, RayEngine
 from pipelines.schemas import SCHEMA_VERSION
 from pipelines.storage import local_path, scheme_of
 from pipelines.training.job import TrainJob, TrainObserver, record_failed_start, run_train
-from pipelines.training.programs import ProgramRecipe
 
 logger = logging.getLogger(__name__)
 
@@ -56,18 +54,6 @@ def resolve(recipe: TrainRecipe) -> TrainRecipe:
         loop=replace(recipe.loop, precision=precision),
         cache=str(recipe.cache_dir),
     )
-
-
-def pin_checkpoints(program: ProgramRecipe) -> ProgramRecipe:
-    """The same program with every checkpoint found on disk, its place absolute and its SHA-256 filled in."""
-    pinned: dict[str, Any] = {}
-    for each in fields(program):
-        checkpoint = getattr(program, each.name)
-        if isinstance(checkpoint, Checkpoint):
-            found = resolve_checkpoint(checkpoint)
-            source = str(found.path.resolve()) if checkpoint.revision is None else checkpoint.source
-            pinned[each.name] = replace(checkpoint, source=source, sha256=found.sha256)
-    return replace(program, **pinned)
 
 
 def _absolute(url: str) -> str:

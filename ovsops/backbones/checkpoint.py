@@ -10,19 +10,25 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 
 from ovsops.backbones.presets import PRESETS
+from ovsops.backbones.shipped import miniature_checkpoint
 from ovsops.errors import CheckpointError, ConfigError
 
 logger = logging.getLogger(__name__)
 
+Owner = TypeVar("Owner")
+"""A frozen dataclass with checkpoints among its fields."""
+
+SHIPPED = "miniature:"
+"""A source that begins so is a part of the checkpoints that come with the package, such as `miniature:siglip2`."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt", "*.pkl")
@@ -35,7 +41,8 @@ class Checkpoint:
     """Weights by place and content."""
 
     source: str
-    """A local folder, a local .safetensors file, a hub repository `owner/name`, or a preset's name."""
+    """A local folder, a local .safetensors file, a hub repository `owner/name`, a preset's name, or `miniature:PART`
+    for one that comes with the package."""
     revision: str | None = None
     """Full 40-hex commit of the hub repository; required there, refused for local paths."""
     sha256: str | None = None
@@ -96,7 +103,12 @@ def resolve(checkpoint: Checkpoint) -> ResolvedCheckpoint:
 
     `HF_HUB_OFFLINE=1` forbids downloads: then only what the hub's cache already holds is found.
     """
-    local = Path(checkpoint.source).expanduser()
+    shipped = checkpoint.source.startswith(SHIPPED)
+    local = (
+        miniature_checkpoint(checkpoint.source.removeprefix(SHIPPED))
+        if shipped
+        else Path(checkpoint.source).expanduser()
+    )
     if local.exists():
         if checkpoint.revision is not None:
             raise CheckpointError(
@@ -112,6 +124,22 @@ def resolve(checkpoint: Checkpoint) -> ResolvedCheckpoint:
             f"the recipe expects {checkpoint.sha256}; these are other weights, or the files are damaged"
         )
     return found
+
+
+def checkpoints_of(config: Any) -> dict[str, Checkpoint]:
+    """The checkpoints among a dataclass's fields, by the field's name."""
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    return {role: value for role, value in values.items() if isinstance(value, Checkpoint)}
+
+
+def pin_checkpoints(config: Owner) -> Owner:
+    """The same dataclass with every checkpoint found on disk, its place absolute and its SHA-256 filled in."""
+    pinned: dict[str, Any] = {}
+    for role, checkpoint in checkpoints_of(config).items():
+        found = resolve(checkpoint)
+        source = str(found.path.resolve()) if checkpoint.revision is None else checkpoint.source
+        pinned[role] = replace(checkpoint, source=source, sha256=found.sha256)
+    return replace(config, **pinned)  # type: ignore[type-var]
 
 
 def load_pretrained(

@@ -7,7 +7,9 @@ from pathlib import Path
 from ovsops.errors import CheckpointError
 
 PARTS = ("siglip2", "dinov2", "mapper")
-"""Folders of the miniature checkpoints."""
+"""Folders of the miniature checkpoints that the fused segmenter needs."""
+OTHER_PARTS = ("clip", "dino")
+"""Folders of those that other segmenters need."""
 CALIBRATION = "calibration.json"
 """Constants that were fitted for them, by the names of the segmenter's fields."""
 
@@ -22,13 +24,34 @@ def miniature_checkpoints(folder: Path | None = None) -> Path:
     root = _FOLDER if folder is None else folder
     missing = [part for part in PARTS if not any((root / part).glob("*.safetensors"))]
     if missing:
-        way_out = (
-            "they come with the package: install it again, or train them by the recipes jobs/recipes/train_*_miniature"
-            if folder is None
-            else f"expected the parts {', '.join(PARTS)}, each with its .safetensors"
+        raise CheckpointError(
+            f"miniature checkpoints {root}: {', '.join(missing)} not found; {_way_out(folder)}"
         )
-        raise CheckpointError(f"miniature checkpoints {root}: {', '.join(missing)} not found; {way_out}")
     return root
+
+
+def miniature_checkpoint(part: str, folder: Path | None = None) -> Path:
+    """The folder of one part: a shipped one, or of another folder of the same layout.
+
+    Raises `CheckpointError` for a part that there is not, and for one without weights.
+    """
+    root = _FOLDER if folder is None else folder
+    known = (*PARTS, *OTHER_PARTS)
+    if part not in known:
+        raise CheckpointError(f"there is no miniature checkpoint {part!r}; there are {', '.join(known)}")
+    if not any((root / part).glob("*.safetensors")):
+        way_out = _way_out(None) if folder is None else "expected its .safetensors there"
+        raise CheckpointError(f"miniature checkpoint {root / part}: no weights found; {way_out}")
+    return root / part
+
+
+def _way_out(folder: Path | None) -> str:
+    if folder is None:
+        return (
+            "they come with the package: install it again, or train them by the recipes "
+            "jobs/recipes/train_*_miniature"
+        )
+    return f"expected the parts {', '.join(PARTS)}, each with its .safetensors"
 
 
 def miniature_calibration(folder: Path) -> dict[str, float]:

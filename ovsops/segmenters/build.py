@@ -103,7 +103,7 @@ def _text_checkpoints(config: SegmenterConfig) -> dict[str, ResolvedCheckpoint]:
     """The checkpoints that a class's vectors depend on: the tower that feeds the mapper, the mapper, SigLIP
     where it takes part.
     """
-    places = {"mapper": resolve(_mapper_file(config.mapper))}
+    places = {"mapper": resolve(mapper_file(config.mapper))}
     if config.clip is not None:
         places["clip"] = resolve(config.clip)
     if config.siglip is not None and (config.clip is None or config.uses_siglip_vision):
@@ -144,7 +144,7 @@ def _rows(vectors: ClassVectors) -> Float[Tensor, "R D"]:
     return torch.cat([vectors.classes, vectors.background, vectors.negatives]).float()
 
 
-def _mapper_file(checkpoint: Checkpoint) -> Checkpoint:
+def mapper_file(checkpoint: Checkpoint) -> Checkpoint:
     """The mapper's file in its folder, so that its identity is that of the file alone."""
     folder = Path(checkpoint.source).expanduser()
     if not folder.is_dir():
@@ -159,24 +159,6 @@ def tensor_dtype(name: str, *, device: str) -> torch.dtype:
     if name not in _DTYPES:
         raise ConfigError(f"dtype {name!r} is not one of auto, {', '.join(_DTYPES)}")
     return _DTYPES[name]
-
-
-def checkpoint_identities(config: SegmenterConfig) -> dict[str, str]:
-    """Identity of every checkpoint that takes part, by role: what a manifest records.
-
-    Reads every weight file once.
-    """
-    roles: dict[str, Checkpoint | None] = {
-        "dino": config.dino,
-        "mapper": config.mapper,
-        "siglip": config.siglip,
-        "clip": config.clip,
-    }
-    return {
-        role: resolve(_mapper_file(checkpoint) if role == "mapper" else checkpoint).identity
-        for role, checkpoint in roles.items()
-        if checkpoint is not None
-    }
 
 
 def _check_width(one: str, one_width: int, other: str, other_width: int) -> None:

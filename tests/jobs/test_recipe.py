@@ -8,6 +8,7 @@ import yaml
 
 from jobs.recipe import (
     MAX_RECIPE_BYTES,
+    SEGMENTERS,
     LabelRecipe,
     apply_overrides,
     is_setting,
@@ -20,20 +21,70 @@ from jobs.recipe import (
     to_plain,
     to_yaml,
 )
+from ovsops.backbones.checkpoint import pin_checkpoints
+from ovsops.backbones.shipped import miniature_checkpoints
 from ovsops.errors import ConfigError
+from ovsops.training.shipping import shipped_segmenter
 from pipelines.label import LabelJob
 from tests.jobs.conftest import plain_recipe
 
 RECIPES = Path(__file__).parents[2] / "jobs" / "recipes"
 
 
+def write(folder: Path, **changes: Any) -> Path:
+    """A recipe file in the folder."""
+    file = folder / "recipe.yaml"
+    file.write_text(yaml.safe_dump(plain_recipe(Path("f"), Path("c")) | changes))
+    return file
+
+
 def recipe(**changes: Any) -> LabelRecipe:
     return recipe_from_plain(plain_recipe(Path("f"), Path("c"), **changes), where="recipe r")
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.stem)
 def test_shipped_recipes_load(path: Path) -> None:
     load_recipe(path)
+
+
+@pytest.mark.parametrize("path", sorted(SEGMENTERS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_built_in_settings_of_segmenters_stand_by_their_name(tmp_path: Path, path: Path) -> None:
+    file = write(tmp_path, segmenter=path.stem)
+    assert load_recipe(file) == load_recipe(file, [f"segmenter.use={path}"])
+
+
+def test_the_fused_miniatures_have_the_constants_that_were_fitted(tmp_path: Path) -> None:
+    """The numbers stand twice, in the setting that people read and in the file that a calibration writes."""
+    loaded = load_recipe(write(tmp_path, segmenter="fused_miniature"))
+    assert isinstance(loaded.recipe, LabelRecipe)
+    shipped = pin_checkpoints(shipped_segmenter(miniature_checkpoints()))
+    assert pin_checkpoints(loaded.recipe.segmenter) == shipped
+
+
+def test_fields_beside_a_named_setting_change_it(tmp_path: Path) -> None:
+    file = write(tmp_path, segmenter={"use": "fused_miniature", "threshold": 0.25})
+    loaded = load_recipe(file, ["segmenter.stride=128"])
+    assert isinstance(loaded.recipe, LabelRecipe)
+    assert (loaded.recipe.segmenter.threshold, loaded.recipe.segmenter.stride) == (0.25, 128)
+    assert loaded.recipe.segmenter.grid == 16
+
+
+@pytest.mark.parametrize(
+    ("segmenter", "message"),
+    [
+        (
+            "fused_miniatur",
+            "segmenter.use is 'fused_miniatur': no such file .*did you mean 'fused_miniature'",
+        ),
+        ({"use": 3}, "segmenter.use is 3: no such file"),
+        ("not_a_setting.yaml", "not_a_setting.yaml: expected the fields of a segmenter"),
+        ({"use": "fused_miniature", "kind": "fusd"}, 'segmenter.kind is "fusd"'),
+    ],
+)
+def test_a_setting_that_is_none_is_refused(tmp_path: Path, segmenter: Any, message: str) -> None:
+    (tmp_path / "not_a_setting.yaml").write_text("threshold: 0.5")
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(write(tmp_path, segmenter=segmenter))
 
 
 def test_the_resolved_recipe_reads_back_equal(tmp_path: Path) -> None:

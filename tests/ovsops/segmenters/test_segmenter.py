@@ -12,8 +12,9 @@ from ovsops.backbones.checkpoint import Checkpoint
 from ovsops.errors import CheckpointError, ConfigError
 from ovsops.masks.class_map import ClassMap
 from ovsops.masks.refine import PamrConfig
-from ovsops.segmenters.build import build_segmenter, checkpoint_identities, compute_text_features
+from ovsops.segmenters.build import build_segmenter, compute_text_features
 from ovsops.segmenters.config import CleaningConfig, ProxyAttentionConfig, SegmenterConfig
+from ovsops.segmenters.kinds import checkpoint_identities
 from ovsops.segmenters.segmenter import groups_of_views
 from ovsops.segmenters.text_features import ClassTextFeatures
 from ovsops.text.vocabulary import ClassSpec, Vocabulary
