@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.golden import checks_pamr, checks_rle, talk2dino_checks
+from tests.golden import checks_pamr, checks_patches, checks_rle, talk2dino_checks
 from tests.golden.table import Check
 
 _OPERATORS_BY_METHOD = {
@@ -19,8 +19,16 @@ KINDS = frozenset(
 )
 """All kinds there are. A file is `<kind>_<anything>.npz` or `<kind>.npz`."""
 
-CHECKS: dict[str, Check] = {**checks_rle.CHECKS, **checks_pamr.CHECKS, **talk2dino_checks.CHECKS}
+CHECKS: dict[str, Check] = {
+    **checks_rle.CHECKS,
+    **checks_pamr.CHECKS,
+    **talk2dino_checks.CHECKS,
+    **checks_patches.CHECKS,
+}
 """The check of each kind whose operator is built. A kind of `KINDS` that is missing here is not built yet."""
+
+RESULTS_BY_KIND: dict[str, tuple[str, ...]] = {**checks_patches.RESULTS}
+"""How the names of a kind's result arrays begin, where it is not `out`: a changed number in one must fail."""
 
 
 def kind_of(path: Path) -> str | None:

@@ -10,7 +10,7 @@ import pytest
 
 from ovsops.errors import OvsopsError
 from tests.golden.conftest import DATA, golden_files
-from tests.golden.kinds import CHECKS, KINDS, kind_of, load_arrays, run_check
+from tests.golden.kinds import CHECKS, KINDS, RESULTS_BY_KIND, kind_of, load_arrays, run_check
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ("out", "counts_", "string_", "area_", "bbox_")
@@ -18,10 +18,12 @@ BUILT_FILES = [path for path in sorted(DATA.glob("*.npz")) if kind_of(path) in C
 
 
 def with_one_number_changed(array: np.ndarray) -> np.ndarray:
-    """Its middle number moved: whole numbers by 1, others by a twentieth of the largest, at least 0.01."""
+    """Its middle number moved: whole numbers by 1, others by a twentieth of the largest, at least 0.01; bools flip."""
     changed = array.copy()
     at = changed.size // 2
-    if np.issubdtype(changed.dtype, np.floating):
+    if changed.dtype == bool:
+        changed.flat[at] = not changed.flat[at]
+    elif np.issubdtype(changed.dtype, np.floating):
         changed.flat[at] += max(0.01, 0.05 * float(np.abs(changed).max()))
     else:
         changed.flat[at] += 1
@@ -31,8 +33,9 @@ def with_one_number_changed(array: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("path", BUILT_FILES, ids=lambda path: path.stem)
 def test_one_changed_number_fails_in_every_result_of_every_file(path: Path) -> None:
     arrays = load_arrays(path)
-    check = CHECKS[str(kind_of(path))]
-    results = [name for name in arrays if name.startswith(RESULTS)]
+    kind = str(kind_of(path))
+    check = CHECKS[kind]
+    results = [name for name in arrays if name.startswith(RESULTS_BY_KIND.get(kind, RESULTS))]
     assert results
     for name in results:
         with pytest.raises((AssertionError, OvsopsError)):
