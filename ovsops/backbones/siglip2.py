@@ -49,18 +49,15 @@ class SiglipVision:
     @torch.inference_mode()
     def encode(self, pixels: Float[Tensor, "B 3 h w"]) -> PatchFeatures:
         """Tokens of RGB views in 0..255; they are not in text space, `align` brings them there."""
-        grid = _grid(pixels, self.patch_size)
+        grid = patch_grid(pixels, self.patch_size)
         views = normalized(pixels, mean=SIGLIP_MEAN, std=SIGLIP_STD)
-        tokens = self._hidden(views, grid)
+        hidden: Tensor = self.model.encoder(inputs_embeds=self.embed(views, grid)).last_hidden_state
+        tokens = self.model.post_layernorm(hidden)
         return PatchFeatures(patch_tokens=tokens.float().unflatten(1, grid))
 
-    def _hidden(self, views: Float[Tensor, "B 3 h w"], grid: tuple[int, int]) -> Float[Tensor, "B P D"]:
-        embedded = self.model.embeddings(views, interpolate_pos_encoding=True)
-        return self._post(embedded)
-
-    def _post(self, embedded: Float[Tensor, "B P D"]) -> Float[Tensor, "B P D"]:
-        hidden: Tensor = self.model.encoder(inputs_embeds=embedded).last_hidden_state
-        return self.model.post_layernorm(hidden)
+    def embed(self, views: Float[Tensor, "B 3 h w"], grid: tuple[int, int]) -> Float[Tensor, "B P D"]:
+        """What enters the first block: patches of normalised views, and their positions."""
+        return self.model.embeddings(views, interpolate_pos_encoding=True)
 
     @torch.inference_mode()
     def align(
@@ -85,14 +82,15 @@ class SiglipNaflexVision(SiglipVision):
     def __init__(self, checkpoint: ResolvedCheckpoint, *, device: str, dtype: torch.dtype) -> None:
         self.model = load_pretrained(Siglip2VisionModel, checkpoint, device=device, dtype=dtype)
 
-    def _hidden(self, views: Float[Tensor, "B 3 h w"], grid: tuple[int, int]) -> Float[Tensor, "B P D"]:
+    def embed(self, views: Float[Tensor, "B 3 h w"], grid: tuple[int, int]) -> Float[Tensor, "B P D"]:
+        """Patches in their own order of pixels, and positions resized to the grid."""
         embeddings = self.model.embeddings
         side = embeddings.position_embedding_size
         table = embeddings.position_embedding.weight.reshape(side, side, -1)
         shape = torch.tensor([grid], device=views.device)
         positions = embeddings.resize_positional_embeddings(table, shape, max_length=grid[0] * grid[1])
         patches = naflex_patches(views, self.patch_size).to(embeddings.patch_embedding.weight.dtype)
-        return self._post(embeddings.patch_embedding(patches) + positions)
+        return embeddings.patch_embedding(patches) + positions
 
     def encode_ragged(self, images: Sequence[Float[Tensor, "3 _h _w"]]) -> list[PatchFeatures]:
         """Features of views of different sizes, in order; views of one grid run together, so nothing is
@@ -169,12 +167,13 @@ def dense_pooling(
 
 def naflex_patches(views: Float[Tensor, "B 3 h w"], patch_size: int) -> Float[Tensor, "B P patch"]:
     """Views cut into flat patches, row, column, channel last: not the order of a convolution's kernel."""
-    height, width = _grid(views, patch_size)
+    height, width = patch_grid(views, patch_size)
     tiles = views.unflatten(3, (width, patch_size)).unflatten(2, (height, patch_size))  # B 3 H p W p
     return tiles.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 
 
-def _grid(pixels: Tensor, patch_size: int) -> tuple[int, int]:
+def patch_grid(pixels: Tensor, patch_size: int) -> tuple[int, int]:
+    """Rows and columns of the patches of a view; its sides must be multiples of the patch."""
     height, width = pixels.shape[-2:]
     if height % patch_size or width % patch_size:
         raise ShapeError(

@@ -1,0 +1,160 @@
+"""The vectors of a vocabulary, one a prompt: what methods compare patches with that let a class's prompts compete.
+
+Axes: Q queries (prompts of classes, then background prompts), E text space. Where `text_features` averages a class's
+prompts into one vector, here each stays a query, and the best of a class speaks for it (CASS at commit 228ecdd, SC-CLIP
+at commit 0417ba9). A query is its templates' unit vectors, averaged and made unit again.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ovsops.backbones.checkpoint import Checkpoint, ResolvedCheckpoint, resolve
+from ovsops.backbones.vlm import load_text_tower
+from ovsops.errors import CheckpointError, ShapeError
+from ovsops.segmenters.build import tensor_dtype
+from ovsops.text.cache import TextFeaturesCache, text_features_key
+from ovsops.text.ensemble import mean_of_templates
+from ovsops.text.prompts import PromptEntry, PromptTable, class_prompts
+from ovsops.text.vocabulary import Vocabulary
+
+_FORMAT = "query-text-features-1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryTextFeatures:
+    """Unit vectors of a vocabulary's prompts, and the class of each."""
+
+    class_ids: tuple[int, ...]
+    """Vocabulary ids, in the vocabulary's order; label j of a class map is `class_ids[j - 1]`."""
+    query_class: Int[Tensor, " Q"]
+    """Place of each query's class in `class_ids`, from 1; 0 for a background prompt."""
+    queries: Float[Tensor, "Q E"]
+    """Unit rows."""
+    identity: str
+    """What they were computed from: text checkpoint and prompts. Goes into the manifest."""
+    num_negatives: int = 0
+    """Negative prompts of the vocabulary: these methods have no place for them, so they take no part in any label."""
+
+    def __post_init__(self) -> None:
+        unprompted = set(range(1, self.num_classes + 1)) - set(self.query_class.tolist())
+        if unprompted:
+            ids = [self.class_ids[place - 1] for place in sorted(unprompted)]
+            raise ShapeError(f"query features: classes {ids} have no query, so they could never be found")
+        if any(not 0 <= place <= self.num_classes for place in self.query_class.tolist()):
+            raise ShapeError(
+                f"query features: a query's class is outside 0 (background) to {self.num_classes}"
+            )
+
+    @property
+    def num_classes(self) -> int:
+        """Classes, background not counted."""
+        return len(self.class_ids)
+
+    @property
+    def num_background(self) -> int:
+        """Background prompts."""
+        return int((self.query_class == 0).sum())
+
+    def to_bytes(self) -> bytes:
+        """Safetensors with a header; the same features give the same bytes."""
+        header = {
+            "format": _FORMAT,
+            "identity": self.identity,
+            "class_ids": list(self.class_ids),
+            "num_negatives": self.num_negatives,
+        }
+        return save(
+            {
+                "queries": self.queries.detach().cpu().contiguous(),
+                "query_class": self.query_class.detach().cpu().contiguous(),
+                "header": torch.tensor(list(json.dumps(header, sort_keys=True).encode()), dtype=torch.uint8),
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "QueryTextFeatures":
+        """Read what `to_bytes` wrote."""
+        try:
+            tensors = load(data)
+            header = json.loads(bytes(tensors["header"].tolist()))
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"query features: not bytes of QueryTextFeatures.to_bytes: {error}"
+            ) from error
+        if header.get("format") != _FORMAT:
+            raise CheckpointError(f"query features: format {header.get('format')!r}, {_FORMAT} is expected")
+        return cls(
+            class_ids=tuple(header["class_ids"]),
+            query_class=tensors["query_class"],
+            queries=tensors["queries"],
+            identity=header["identity"],
+            num_negatives=header["num_negatives"],
+        )
+
+    def to(self, device: str) -> "QueryTextFeatures":
+        """The same features on a device."""
+        return replace(self, query_class=self.query_class.to(device), queries=self.queries.to(device))
+
+
+def compute_query_features(
+    clip: Checkpoint,
+    vocabulary: Vocabulary,
+    languages: Sequence[str],
+    *,
+    device: str = "cpu",
+    dtype: str = "auto",
+    cache_dir: Path | None = None,
+) -> QueryTextFeatures:
+    """A query for every prompt of every class and of the background, in all `languages` asked for.
+
+    `clip` is a checkpoint of CLIP's or SigLIP's text tower. A sentence that is too long for the tower (77 tokens in
+    CLIP, 64 in SigLIP) is cut by its tokenizer and still ends as the tower expects. Computed once per (prompts,
+    checkpoint) where there is a `cache_dir`.
+    """
+    table = class_prompts(vocabulary, tuple(languages))
+    place = resolve(clip)
+    number = tensor_dtype(dtype, device=device)
+    options = {"form": _FORMAT, "dtype": str(number)}
+
+    def compute() -> dict[str, np.ndarray]:
+        return {"queries": _queries(table, place, device=device, dtype=number).cpu().numpy()}
+
+    if cache_dir is None:
+        arrays = compute()
+    else:
+        cache = TextFeaturesCache(cache_dir)
+        arrays = cache.get_or_compute(table, place.identity, compute, options=options)
+    return QueryTextFeatures(
+        class_ids=vocabulary.ids,
+        query_class=torch.tensor([entry.class_index + 1 for entry in _entries(table)], dtype=torch.int64),
+        queries=torch.from_numpy(arrays["queries"]),
+        identity=f"text {place.identity} key:{text_features_key(table, place.identity, options)}",
+        num_negatives=len(table.of_role("negative")),
+    )
+
+
+def _entries(table: PromptTable) -> tuple[PromptEntry, ...]:
+    """Prompts that become queries, in the order of the classes, background last."""
+    by_class = sorted(table.of_role("class"), key=lambda entry: entry.class_index)
+    return (*by_class, *table.of_role("background"))
+
+
+def _queries(
+    table: PromptTable, place: ResolvedCheckpoint, *, device: str, dtype: torch.dtype
+) -> Float[Tensor, "Q E"]:
+    entries = _entries(table)
+    needed = list(dict.fromkeys(i for entry in entries for i in entry.sentences))
+    tower = load_text_tower(place, device=device, dtype=dtype)
+    embeddings = tower.encode([table.sentences[i] for i in needed]).embeddings.float()
+    row = {sentence: i for i, sentence in enumerate(needed)}
+    queries = [mean_of_templates(embeddings[[row[i] for i in entry.sentences]], "each") for entry in entries]
+    return torch.stack(queries)
