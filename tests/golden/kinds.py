@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.golden import checks_pamr, checks_patches, checks_rle, talk2dino_checks
+from tests.golden import checks_cass, checks_pamr, checks_patches, checks_rle, talk2dino_checks
 from tests.golden.table import Check
 
 _OPERATORS_BY_METHOD = {
@@ -24,10 +24,11 @@ CHECKS: dict[str, Check] = {
     **checks_pamr.CHECKS,
     **talk2dino_checks.CHECKS,
     **checks_patches.CHECKS,
+    **checks_cass.CHECKS,
 }
 """The check of each kind whose operator is built. A kind of `KINDS` that is missing here is not built yet."""
 
-RESULTS_BY_KIND: dict[str, tuple[str, ...]] = {**checks_patches.RESULTS}
+RESULTS_BY_KIND: dict[str, tuple[str, ...]] = {**checks_patches.RESULTS, **checks_cass.RESULTS}
 """How the names of a kind's result arrays begin, where it is not `out`: a changed number in one must fail."""
 
 
