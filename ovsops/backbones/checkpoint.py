@@ -143,11 +143,16 @@ def pin_checkpoints(config: Owner) -> Owner:
 
 
 def load_pretrained(
-    model_class: Any, checkpoint: ResolvedCheckpoint, *, device: str, dtype: torch.dtype
+    model_class: Any,
+    checkpoint: ResolvedCheckpoint,
+    *,
+    device: str,
+    dtype: torch.dtype,
+    **arguments: Any,
 ) -> Any:
     """A frozen model in eval mode; every parameter of `model_class` must be in the checkpoint with its shape.
 
-    Weights beyond that are allowed: a two-tower checkpoint may feed one tower.
+    Weights beyond that are allowed: a two-tower checkpoint may feed one tower. `arguments` go to the constructor.
     """
     if not (checkpoint.folder / "config.json").is_file():
         raise CheckpointError(
@@ -163,6 +168,7 @@ def load_pretrained(
                 local_files_only=True,
                 ignore_mismatched_sizes=True,  # they come back in `info`, and are refused below by name
                 output_loading_info=True,
+                **arguments,
             )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise CheckpointError(

@@ -10,6 +10,8 @@ from transformers import (
     Siglip2Config,
     Siglip2Model,
     SiglipModel,
+    ViTConfig,
+    ViTModel,
 )
 
 from ovsops.backbones.untrained import (
@@ -84,4 +86,18 @@ def write_clip(folder: Path, *, seed: int = 2) -> Path:
 def write_mapper(folder: Path, *, text_width: int = TINY_SIGLIP_WIDTH, seed: int = 3) -> Path:
     """Text-to-DINO mapper for `write_dinov2`."""
     write_random_mapper(folder, text_width=text_width, dino_width=TINY_DINO_WIDTH, seed=seed)
+    return folder
+
+
+def write_vit(folder: Path, *, seed: int = 4, width: int = TINY_DINO_WIDTH, heads: int = 3) -> Path:
+    """DINO's ViT without a pooling layer: 8 px patches, 12x12 positions."""
+    config = ViTConfig(
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=heads,
+        image_size=96,
+        patch_size=8,
+    )
+    write_random_model(ViTModel(config, add_pooling_layer=False), folder, seed=seed)
     return folder
