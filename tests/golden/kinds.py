@@ -4,7 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.golden import checks_cass, checks_pamr, checks_patches, checks_rle, talk2dino_checks
+from tests.golden import (
+    checks_cass,
+    checks_cass_tiny,
+    checks_pamr,
+    checks_patches,
+    checks_rle,
+    talk2dino_checks,
+)
 from tests.golden.table import Check
 
 _OPERATORS_BY_METHOD = {
@@ -25,10 +32,15 @@ CHECKS: dict[str, Check] = {
     **talk2dino_checks.CHECKS,
     **checks_patches.CHECKS,
     **checks_cass.CHECKS,
+    **checks_cass_tiny.CHECKS,
 }
 """The check of each kind whose operator is built. A kind of `KINDS` that is missing here is not built yet."""
 
-RESULTS_BY_KIND: dict[str, tuple[str, ...]] = {**checks_patches.RESULTS, **checks_cass.RESULTS}
+RESULTS_BY_KIND: dict[str, tuple[str, ...]] = {
+    **checks_patches.RESULTS,
+    **checks_cass.RESULTS,
+    **checks_cass_tiny.RESULTS,
+}
 """How the names of a kind's result arrays begin, where it is not `out`: a changed number in one must fail."""
 
 
