@@ -8,6 +8,7 @@ share a mean direction nearly every pair exceeds beta and everything becomes one
 out first. S is made a chunk of rows at a time, never N x N.
 """
 
+import math
 from typing import Literal, NamedTuple
 
 import torch
@@ -67,10 +68,11 @@ def aggregate_counted(
     if chunk < 1 or (topk is not None and topk < 1):
         raise ConfigError(f"aggregation: chunk {chunk} and topk {topk}: expected at least 1, topk or None")
     leading, num_tokens = values.shape[:-2], values.shape[-2]
-    flat_values = values.reshape(-1, num_tokens, values.shape[-1])
-    flat_reference = reference.reshape(-1, num_tokens, reference.shape[-1])
-    aggregated = torch.empty_like(flat_values)
+    flat_values = values.reshape(math.prod(leading), *values.shape[-2:])
+    flat_reference = reference.reshape(math.prod(leading), *reference.shape[-2:])
+    aggregated = torch.empty(flat_values.shape, dtype=values.dtype, device=values.device)
     kept = torch.zeros(len(flat_values), dtype=torch.int64, device=values.device)
+    is_finite = torch.ones(len(flat_values), dtype=torch.bool, device=values.device)
     for image, (image_values, image_reference) in enumerate(zip(flat_values, flat_reference, strict=True)):
         units = unit_tokens(image_reference, centred=centred)
         working = image_values.to(torch.promote_types(units.dtype, values.dtype))
@@ -79,12 +81,13 @@ def aggregate_counted(
             rows = slice(start, start + chunk)
             weights = _thresholded(units[rows] @ units.T, beta, topk)
             row_sums = weights.sum(dim=1, keepdim=True)
-            means = (weights @ working) / (row_sums + ROW_SUM_EPS)
-            if zero_rows == "keep":
-                means = torch.where(row_sums > 0, means, working[rows])
-            aggregated[image, rows] = means.to(values.dtype)
+            means = (weights @ working).div_(row_sums + ROW_SUM_EPS)
             kept[image] += weights.count_nonzero()
-    is_finite = aggregated.isfinite().flatten(1).all(dim=1)
+            del weights  # before the next chunk makes its own
+            if zero_rows == "keep":
+                means = torch.where(row_sums == 0, working[rows], means)
+            is_finite[image] &= means.isfinite().all()
+            aggregated[image, rows] = means.to(values.dtype)
     if not bool(is_finite.all()):
         raise ShapeError(
             f"patch tokens of images {(~is_finite).nonzero().flatten().tolist()} cannot be averaged: expected finite "

@@ -8,6 +8,7 @@ is O(chunk N + N D), never N x N x D. Tokens are centred first: that changes no 
 all tokens share a large offset.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -177,7 +178,7 @@ def nearest_neighbours(
     _check_neighbours(num_neighbours, chunk)
     leading, (num_tokens, width) = tokens.shape[:-2], tokens.shape[-2:]
     count = max(0, min(num_neighbours, num_tokens - 1))
-    flat = tokens.reshape(-1, num_tokens, width)
+    flat = tokens.reshape(math.prod(leading), num_tokens, width)
     squared = torch.empty(
         flat.shape[0], num_tokens, count, dtype=_working_dtype(tokens), device=tokens.device
     )

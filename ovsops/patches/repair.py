@@ -5,6 +5,8 @@ Axes: B images, H W patch grid, D channels.
 Source: SC-CLIP (repository SuleBai/SC-CLIP at 0417ba9), the repair of its last features, for any grid and batch.
 """
 
+import math
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -21,8 +23,9 @@ def repair_outliers(
     the tokens as given, so the order of repair does not matter.
     """
     height, width, channels = tokens.shape[-3:]
-    flat = tokens.reshape(-1, height, width, channels)
-    is_outlier = outliers.reshape(-1, height, width)
+    num_images = math.prod(tokens.shape[:-3])
+    flat = tokens.reshape(num_images, height, width, channels)
+    is_outlier = outliers.reshape(num_images, height, width)
     image, row, column = is_outlier.nonzero(as_tuple=True)
     working = torch.float64 if tokens.dtype == torch.float64 else torch.float32
     total = torch.zeros(len(image), channels, dtype=working, device=tokens.device)
@@ -39,4 +42,4 @@ def repair_outliers(
     repaired[image[has_neighbour], row[has_neighbour], column[has_neighbour]] = (
         total[has_neighbour] / count[has_neighbour]
     ).to(tokens.dtype)
-    return repaired.view(tokens.shape)
+    return repaired.reshape(tokens.shape)
