@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ovsops.backbones.clip import ClipVision, position_embedding
+from ovsops.backbones.clip import position_embedding
 from ovsops.backbones.dino import vit_last_keys
 from ovsops.backbones.pixels import IMAGENET_MEAN, IMAGENET_STD, normalized
 from ovsops.geometry import Window, slide_windows

@@ -10,6 +10,7 @@ from tests.golden import (
     checks_pamr,
     checks_patches,
     checks_rle,
+    checks_roialign,
     talk2dino_checks,
 )
 from tests.golden.table import Check
@@ -33,6 +34,7 @@ CHECKS: dict[str, Check] = {
     **checks_patches.CHECKS,
     **checks_cass.CHECKS,
     **checks_cass_tiny.CHECKS,
+    **checks_roialign.CHECKS,
 }
 """The check of each kind whose operator is built. A kind of `KINDS` that is missing here is not built yet."""
 
@@ -40,6 +42,7 @@ RESULTS_BY_KIND: dict[str, tuple[str, ...]] = {
     **checks_patches.RESULTS,
     **checks_cass.RESULTS,
     **checks_cass_tiny.RESULTS,
+    **checks_roialign.RESULTS,
 }
 """How the names of a kind's result arrays begin, where it is not `out`: a changed number in one must fail."""
 
