@@ -11,7 +11,16 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel, SiglipConfig, SiglipModel
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    SiglipConfig,
+    SiglipModel,
+    ViTConfig,
+    ViTModel,
+)
 
 from ovsops.backbones.checkpoint import quiet_transformers
 
@@ -19,7 +28,10 @@ IMAGE_SIZE, PATCH_SIZE = 128, 8
 TEXT_LENGTH = 64
 WIDTH, NUM_HEADS = 128, 4
 
-_SPECIALS = ("<pad>", "<eos>", "<bos>", "<unk>")
+_UNKNOWN = "<unk>"
+_SPECIALS = ("<pad>", "<eos>", "<bos>", _UNKNOWN)
+_CLIP_SPECIALS = ("<|startoftext|>", "<|endoftext|>", _UNKNOWN)
+"""The end is not id 2, which transformers takes for a fault of old configs: it would pool the largest id instead."""
 
 
 def miniature_siglip(num_words: int, *, seed: int) -> Any:
@@ -73,10 +85,64 @@ def miniature_dinov2(*, seed: int) -> Any:
         return Dinov2WithRegistersModel(config).train()
 
 
+def miniature_clip(num_words: int, *, seed: int) -> Any:
+    """CLIP with random weights, ready to train: 6 vision layers, a causal text tower of 2 layers."""
+    shape = {"hidden_size": WIDTH, "num_attention_heads": NUM_HEADS, "intermediate_size": 256}
+    config = CLIPConfig(
+        projection_dim=WIDTH,
+        text_config={
+            **shape,
+            "num_hidden_layers": 2,
+            "vocab_size": len(_CLIP_SPECIALS) + num_words,
+            "max_position_embeddings": TEXT_LENGTH,
+            "projection_dim": WIDTH,
+            "bos_token_id": 0,
+            "eos_token_id": 1,
+            "pad_token_id": 1,
+        },
+        vision_config={
+            **shape,
+            "num_hidden_layers": 6,
+            "image_size": IMAGE_SIZE,
+            "patch_size": PATCH_SIZE,
+            "projection_dim": WIDTH,
+        },
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return CLIPModel(config).train()
+
+
+def miniature_dino(*, seed: int) -> Any:
+    """DINO (v1), a plain ViT, with random weights, ready to train: 4 layers, as many heads and channels as CLIP."""
+    config = ViTConfig(
+        hidden_size=WIDTH,
+        num_hidden_layers=4,
+        num_attention_heads=NUM_HEADS,
+        intermediate_size=256,
+        image_size=IMAGE_SIZE,
+        patch_size=PATCH_SIZE,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return ViTModel(config, add_pooling_layer=False).train()
+
+
 def write_word_tokenizer(folder: Path, words: Sequence[str]) -> None:
     """tokenizer.json of whole English words and single Chinese characters; other words become `<unk>`."""
-    vocabulary = {token: i for i, token in enumerate((*_SPECIALS, *words))}
-    tokenizer = Tokenizer(models.WordLevel(vocab=vocabulary, unk_token="<unk>"))
+    _write_words(folder, (*_SPECIALS, *words))
+
+
+def write_clip_tokenizer(folder: Path, words: Sequence[str]) -> None:
+    """The same words with CLIP's own start and end tokens."""
+    _write_words(folder, (*_CLIP_SPECIALS, *words))
+
+
+def _write_words(folder: Path, tokens: Sequence[str]) -> None:
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.WordLevel(vocab=vocabulary, unk_token=_UNKNOWN))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     folder.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ masked patches (arXiv:2111.07832), against a teacher that averages the student.
 Axes: B scenes, P patches, C classes, D channels, K prototypes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,7 @@ class Dinov2Program:
         config: Dinov2ProgramConfig,
         work_folder: Path,
         *,
+        build_model: Callable[..., Any] = miniature_dinov2,
         gather: Gather = no_gather,
         world_size: int = 1,
         device: str = "cpu",
@@ -76,12 +77,12 @@ class Dinov2Program:
             world_size,
             device,
         )
-        model = miniature_dinov2(seed=config.seed)
+        model = build_model(seed=config.seed)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.module: Dinov2Module = Dinov2Module(model).to(device)
         self.patch_size = int(model.config.patch_size)
-        self.num_prefix = 1 + int(model.config.num_register_tokens)
+        self.num_prefix = 1 + int(getattr(model.config, "num_register_tokens", 0))
 
     def losses(self, step: int) -> Mapping[str, Tensor]:
         """`patches`, `pictures` and their weighted `total`."""

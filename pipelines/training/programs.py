@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Literal
 
 from ovsops.backbones.checkpoint import Checkpoint, resolve
+from ovsops.backbones.miniature import miniature_dino
 from ovsops.losses.gather import Gather
+from ovsops.training.clip import ClipProgram, ClipProgramConfig
 from ovsops.training.dinov2 import Dinov2Program, Dinov2ProgramConfig
 from ovsops.training.loop import Program
 from ovsops.training.mapper_config import MapperProgramConfig
@@ -54,6 +56,40 @@ class Dinov2SelfsupRecipe(SelfSupervisedConfig):
         """The program with its first weights."""
         return SelfSupervisedProgram(
             bank, self, work_folder, gather=gather, world_size=world_size, device=device
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipRecipe(ClipProgramConfig):
+    """A miniature CLIP from random weights."""
+
+    kind: Literal["clip"] = "clip"
+
+    def build(
+        self, bank: SceneBank, work_folder: Path, *, gather: Gather, world_size: int, device: str
+    ) -> Program:
+        """The program with its first weights."""
+        return ClipProgram(bank, self, work_folder, gather=gather, world_size=world_size, device=device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DinoRecipe(Dinov2ProgramConfig):
+    """A miniature DINO (v1) from random weights, taught as the miniature DINOv2 is."""
+
+    kind: Literal["dino"] = "dino"
+
+    def build(
+        self, bank: SceneBank, work_folder: Path, *, gather: Gather, world_size: int, device: str
+    ) -> Program:
+        """The program with its first weights."""
+        return Dinov2Program(
+            bank,
+            self,
+            work_folder,
+            build_model=miniature_dino,
+            gather=gather,
+            world_size=world_size,
+            device=device,
         )
 
 
@@ -107,5 +143,13 @@ class MapperStagesRecipe(MapperStagesConfig):
         )
 
 
-ProgramRecipe = Siglip2Recipe | Dinov2Recipe | Dinov2SelfsupRecipe | MapperRecipe | MapperStagesRecipe
+ProgramRecipe = (
+    Siglip2Recipe
+    | Dinov2Recipe
+    | Dinov2SelfsupRecipe
+    | ClipRecipe
+    | DinoRecipe
+    | MapperRecipe
+    | MapperStagesRecipe
+)
 """What `program` of a recipe may be; `kind` says which."""

@@ -8,12 +8,15 @@ from safetensors.torch import load_file
 
 from ovsops.backbones.miniature import (
     TEXT_LENGTH,
+    miniature_clip,
+    miniature_dino,
     miniature_dinov2,
     miniature_siglip,
     save_half,
+    write_clip_tokenizer,
     write_word_tokenizer,
 )
-from ovsops.backbones.tokenizers import SiglipTokenizer
+from ovsops.backbones.tokenizers import ClipTokenizer, SiglipTokenizer
 
 WORDS = ("a", "ball", "red", "，", "色", "红", "球")
 PAD, EOS, BOS, UNKNOWN = range(4)
@@ -49,6 +52,43 @@ def test_a_text_that_is_too_long_is_cut_before_its_end_token(tokenizer: SiglipTo
     assert tokenizer(["ball " * 20]).tolist() == [[5] * 7 + [EOS]]
 
 
+def test_clip_reads_the_same_words_between_its_own_tokens(tmp_path: Path) -> None:
+    write_clip_tokenizer(tmp_path, WORDS)
+    tokenizer = ClipTokenizer(tmp_path, length=8)
+    start, end, unknown = range(3)
+    rows = tokenizer(["a Red ball", "红色球，", "a reddish ball", "", "ball " * 20])
+    assert rows == [
+        [start, 3, 5, 4, end],
+        [start, 8, 7, 9, 6, end],
+        [start, 3, unknown, 4, end],
+        [start, end],
+        [start, *[4] * 6, end],
+    ]
+    config = miniature_clip(len(WORDS), seed=0).config.text_config
+    assert (config.bos_token_id, config.eos_token_id, config.vocab_size) == (start, end, 3 + len(WORDS))
+
+
+def test_clip_and_dino_have_equal_heads() -> None:
+    """CASS matches them one by one."""
+    clip, dino = miniature_clip(10, seed=0).config.vision_config, miniature_dino(seed=0).config
+    for name in ("num_attention_heads", "hidden_size", "image_size", "patch_size"):
+        assert getattr(clip, name) == getattr(dino, name), name
+
+
+def test_clip_and_dino_parameters_are_counted_by_hand() -> None:
+    layer = 2 * 256 + 4 * (128 * 128 + 128) + 2 * 128 * 256 + 256 + 128
+    patches = 3 * 8 * 8 * 128
+    vision = (
+        patches + 128 + 257 * 128 + 2 * 256 + 6 * layer
+    )  # no bias on patches; a norm before and one after
+    text = (3 + 10) * 128 + TEXT_LENGTH * 128 + 2 * layer + 256
+    clip = miniature_clip(10, seed=0)
+    assert sum(p.numel() for p in clip.parameters()) == vision + text + 2 * 128 * 128 + 1
+    assert float(clip.logit_scale.detach().exp()) == pytest.approx(1 / 0.07, rel=1e-4)
+    dino = patches + 128 + 128 + 257 * 128 + 256 + 4 * layer
+    assert sum(p.numel() for p in miniature_dino(seed=0).parameters()) == dino
+
+
 def test_parameters_are_counted_by_hand() -> None:
     layer = 2 * 256 + 4 * (128 * 128 + 128)  # two norms, and query, key, value, output
     patches = 3 * 8 * 8 * 128 + 128
@@ -68,7 +108,13 @@ def test_parameters_are_counted_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    "build", [lambda seed: miniature_siglip(5, seed=seed), lambda seed: miniature_dinov2(seed=seed)]
+    "build",
+    [
+        lambda seed: miniature_siglip(5, seed=seed),
+        lambda seed: miniature_dinov2(seed=seed),
+        lambda seed: miniature_clip(5, seed=seed),
+        lambda seed: miniature_dino(seed=seed),
+    ],
 )
 def test_a_seed_gives_the_same_weights_and_leaves_the_global_random_state(build) -> None:  # type: ignore[no-untyped-def]
     torch.manual_seed(1)

@@ -4,7 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from ovsops.backbones.shipped import PARTS, miniature_calibration, miniature_checkpoints
+from ovsops.backbones.shipped import (
+    PARTS,
+    miniature_calibration,
+    miniature_checkpoint,
+    miniature_checkpoints,
+)
 from ovsops.errors import CheckpointError
 
 
@@ -19,6 +24,18 @@ def test_every_part_must_be_there(tmp_path: Path) -> None:
     (tmp_path / "mapper").mkdir()
     (tmp_path / "mapper" / "mapper.safetensors").touch()
     assert miniature_checkpoints(tmp_path) == tmp_path
+
+
+def test_one_part_is_found_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "clip").mkdir()
+    with pytest.raises(CheckpointError, match=r"clip: no weights found; expected its \.safetensors there"):
+        miniature_checkpoint("clip", tmp_path)
+    (tmp_path / "clip" / "model.safetensors").touch()
+    assert miniature_checkpoint("clip", tmp_path) == tmp_path / "clip"
+    with pytest.raises(
+        CheckpointError, match=r"no miniature checkpoint 'sam'; there are siglip2, .*, clip, dino"
+    ):
+        miniature_checkpoint("sam", tmp_path)
 
 
 def test_constants_are_finite_numbers_or_an_error(tmp_path: Path) -> None:
