@@ -4,6 +4,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Mapping
+from threading import Event, Thread
 from typing import Any
 
 from rich.console import Console
@@ -45,7 +46,8 @@ class Tally:
 
     def rate(self) -> float:
         """Images per second over the last minute."""
-        (since, before), (_, now) = self.recent[0], self.recent[-1]
+        recent = list(self.recent)  # another thread may add to it
+        (since, before), (_, now) = recent[0], recent[-1]
         return (now - before) / max(1e-6, time.monotonic() - since)
 
     def eta_s(self) -> float | None:
@@ -74,17 +76,24 @@ def duration(seconds: float) -> str:
 
 
 class LineObserver(Observer):
-    """One log line per 30 seconds: for files, CI and schedulers."""
+    """One log line per 30 seconds, whether or not an image was finished: for files, CI and schedulers."""
 
     def __init__(self) -> None:
         self.tally = Tally()
-        self.last_line = time.monotonic()
+        self._ended = Event()
+        self._lines = Thread(target=self._write_lines, name="progress", daemon=True)
 
     def __enter__(self) -> "LineObserver":
+        self._lines.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing to put back."""
+        self._ended.set()
+        self._lines.join()
+
+    def _write_lines(self) -> None:
+        while not self._ended.wait(LINE_EVERY_S):
+            logger.info("%s", self.tally.line())
 
     def started(self, *, shards: int, done: int) -> None:
         """Work begins."""
@@ -93,9 +102,6 @@ class LineObserver(Observer):
     def part(self, *, images: int) -> None:
         """Images written."""
         self.tally.add(images)
-        if time.monotonic() - self.last_line >= LINE_EVERY_S:
-            self.last_line = time.monotonic()
-            logger.info("%s", self.tally.line())
 
     def committed(self, commit: Commit) -> None:
         """A shard is done."""
