@@ -95,6 +95,7 @@ class TarReader:
         self._wants = wants
         self._ignored: Counter[str] = Counter()
         self._num_members = 0
+        self._first_block = b""
         self.end: TarEnd | None = None
         """None until the iteration is over."""
 
@@ -104,6 +105,8 @@ class TarReader:
             yield from self._members()
         except HeaderError as error:
             code, damage = error.code, f"{error}, in the header at byte {self._header_at:,}"
+            if self._header_at == 0 and b"ustar" not in self._first_block:
+                damage = f"this is no tar archive: it begins with {self._first_block[:16]!r} ({error})"
         except DamagedStreamError as error:
             code, damage = error.code, str(error)
         self._stream.drain()
@@ -146,6 +149,8 @@ class TarReader:
         """The next header block, or None at a proper end."""
         self._header_at = self._stream.position
         block = self._stream.read(BLOCK)
+        if self._header_at == 0:
+            self._first_block = block
         if not block:
             self._stream.check_complete()
         if not block and self._header_at == 0:

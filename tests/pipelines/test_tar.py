@@ -235,6 +235,17 @@ class TestDamage:
     def test_input_17_not_a_tar(self, data: bytes, code: str) -> None:
         self.check(data, code, 0)
 
+    def test_a_page_in_place_of_a_tar_is_called_no_tar(self) -> None:
+        _, end = read(b"<!doctype html><html>404</html>".ljust(2000))
+        assert end.damage.startswith("this is no tar archive: it begins with b'<!doctype html><'")
+
+    def test_a_damaged_first_header_is_not_called_another_kind_of_file(self) -> None:
+        archive = bytearray(make_shard(1))
+        archive[0] ^= 1
+        _, end = read(bytes(archive))
+        assert end.damage_code == "E_BAD_HEADER"
+        assert "no tar archive" not in end.damage
+
     def test_every_cut_is_noticed_and_keeps_whole_members(self) -> None:
         archive = make_shard(2)
         whole, end = read(archive)
