@@ -9,6 +9,7 @@ from tests.golden import (
     checks_cass_tiny,
     checks_pamr,
     checks_patches,
+    checks_queries,
     checks_rle,
     checks_roialign,
     talk2dino_checks,
@@ -28,20 +29,22 @@ KINDS = frozenset(
 """All kinds there are. A file is `<kind>_<anything>.npz` or `<kind>.npz`."""
 
 CHECKS: dict[str, Check] = {
-    **checks_rle.CHECKS,
-    **checks_pamr.CHECKS,
-    **talk2dino_checks.CHECKS,
-    **checks_patches.CHECKS,
     **checks_cass.CHECKS,
     **checks_cass_tiny.CHECKS,
+    **checks_pamr.CHECKS,
+    **checks_patches.CHECKS,
+    **checks_queries.CHECKS,
+    **checks_rle.CHECKS,
     **checks_roialign.CHECKS,
+    **talk2dino_checks.CHECKS,
 }
 """The check of each kind whose operator is built. A kind of `KINDS` that is missing here is not built yet."""
 
 RESULTS_BY_KIND: dict[str, tuple[str, ...]] = {
-    **checks_patches.RESULTS,
     **checks_cass.RESULTS,
     **checks_cass_tiny.RESULTS,
+    **checks_patches.RESULTS,
+    **checks_queries.RESULTS,
     **checks_roialign.RESULTS,
 }
 """How the names of a kind's result arrays begin, where it is not `out`: a changed number in one must fail."""
