@@ -12,6 +12,7 @@ from tests.golden import (
     checks_queries,
     checks_rle,
     checks_roialign,
+    checks_scclip,
     talk2dino_checks,
 )
 from tests.golden.table import Check
@@ -36,6 +37,7 @@ CHECKS: dict[str, Check] = {
     **checks_queries.CHECKS,
     **checks_rle.CHECKS,
     **checks_roialign.CHECKS,
+    **checks_scclip.CHECKS,
     **talk2dino_checks.CHECKS,
 }
 """The check of each kind whose operator is built. A kind of `KINDS` that is missing here is not built yet."""
@@ -46,6 +48,7 @@ RESULTS_BY_KIND: dict[str, tuple[str, ...]] = {
     **checks_patches.RESULTS,
     **checks_queries.RESULTS,
     **checks_roialign.RESULTS,
+    **checks_scclip.RESULTS,
 }
 """How the names of a kind's result arrays begin, where it is not `out`: a changed number in one must fail."""
 
