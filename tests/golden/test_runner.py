@@ -14,6 +14,8 @@ from tests.golden.kinds import CHECKS, KINDS, RESULTS_BY_KIND, kind_of, load_arr
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ("out", "counts_", "string_", "area_", "bbox_")
+COMPARED_LOOSELY = "seed0"
+"""Results of code that is not deterministic: they agree to 10 %."""
 BUILT_FILES = [path for path in sorted(DATA.glob("*.npz")) if kind_of(path) in CHECKS]
 
 
@@ -35,7 +37,11 @@ def test_one_changed_number_fails_in_every_result_of_every_file(path: Path) -> N
     arrays = load_arrays(path)
     kind = str(kind_of(path))
     check = CHECKS[kind]
-    results = [name for name in arrays if name.startswith(RESULTS_BY_KIND.get(kind, RESULTS))]
+    results = [
+        name
+        for name in arrays
+        if name.startswith(RESULTS_BY_KIND.get(kind, RESULTS)) and not name.endswith(COMPARED_LOOSELY)
+    ]
     assert results
     for name in results:
         with pytest.raises((AssertionError, OvsopsError)):
