@@ -14,7 +14,7 @@ import torch
 
 from ovsops.errors import ConfigError
 
-Family = Literal["siglip", "siglip2-naflex", "dinov2-registers", "clip"]
+Family = Literal["siglip", "siglip2-naflex", "dinov2-registers", "clip", "sam3"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,8 @@ class Preset:
     licence: str
     config: Mapping[str, Any]
     """Keyword arguments of the transformers config; the rest is its default."""
+    gated: bool = False
+    """Whether the hub hands the files only to accounts that accepted the licence there."""
 
 
 def preset(name: str) -> Preset:
@@ -44,6 +46,7 @@ def empty_model(chosen: Preset) -> torch.nn.Module:
         "siglip2-naflex": (transformers.Siglip2Config, transformers.Siglip2Model),
         "dinov2-registers": (transformers.Dinov2WithRegistersConfig, transformers.Dinov2WithRegistersModel),
         "clip": (transformers.CLIPConfig, transformers.CLIPModel),
+        "sam3": (transformers.Sam3Config, transformers.Sam3Model),
     }[chosen.family]
     with torch.device("meta"):
         model: torch.nn.Module = model_class(config_class(**chosen.config))
@@ -154,8 +157,12 @@ def _clip_preset(size: str) -> Preset:
     )
 
 
+_SAM3 = Preset(family="sam3", repo="facebook/sam3", licence="SAM licence", config={}, gated=True)
+"""Its configuration is what transformers takes by default."""
+
 PRESETS: dict[str, Preset] = {
     **_siglip_presets(),
     **{f"dinov2-with-registers-{size}": _dino_preset(size) for size in _DINO_SIZES},
     **{f"clip-vit-{size}": _clip_preset(size) for size in _CLIP_SIZES},
+    "sam3": _SAM3,
 }

@@ -116,6 +116,62 @@ def test_published_shapes(name: str, shapes: dict[str, tuple[int, ...]]) -> None
     assert {key: found.get(key) for key in shapes} == shapes
 
 
+@pytest.fixture(scope="module")
+def sam3() -> Any:
+    return empty_model(preset("sam3"))
+
+
+@pytest.mark.parametrize(
+    ("part", "millions"),
+    [
+        ("vision_encoder.backbone", 446.24),
+        ("vision_encoder.neck", 7.80),
+        ("text_encoder", 353.46),
+        ("text_projection", 0.26),
+        ("geometry_encoder", 8.08),
+        ("detr_encoder", 9.47),
+        ("detr_decoder", 11.58),
+        ("dot_product_scoring", 1.18),
+        ("mask_decoder", 2.30),
+    ],
+)
+def test_parameters_of_sam3_by_part(sam3: Any, part: str, millions: float) -> None:
+    assert sum(p.numel() for p in sam3.get_submodule(part).parameters()) / 1e6 == pytest.approx(
+        millions, abs=0.006
+    )
+
+
+def test_sam3_has_the_published_shapes_and_nothing_besides_its_parts(sam3: Any) -> None:
+    shapes = {name: tuple(p.shape) for name, p in sam3.named_parameters()}
+    expected = {
+        "vision_encoder.backbone.embeddings.position_embeddings": (1, 24 * 24, 1024),
+        "vision_encoder.backbone.layers.31.mlp.fc1.weight": (4736, 1024),
+        "text_encoder.text_model.embeddings.token_embedding.weight": (49_408, 1024),
+        "text_encoder.text_model.embeddings.position_embedding.weight": (32, 1024),
+        "text_encoder.text_projection.weight": (512, 1024),
+        "text_projection.weight": (256, 1024),
+        "detr_decoder.query_embed.weight": (200, 256),
+        "detr_decoder.reference_points.weight": (200, 4),
+        "geometry_encoder.boxes_pool_project.weight": (256, 256, 7, 7),
+    }
+    assert {name: shapes.get(name) for name in expected} == expected
+    assert sum(p.numel() for p in sam3.parameters()) / 1e6 == pytest.approx(840.38, abs=0.01)
+    assert preset("sam3").gated
+    assert "SAM" in preset("sam3").licence
+
+
+def test_sam3_gives_the_published_output_shapes(sam3: Any) -> None:
+    with torch.no_grad():
+        found = sam3(
+            pixel_values=torch.empty(1, 3, 1008, 1008, device="meta"),
+            input_ids=torch.zeros(1, 32, dtype=torch.int64, device="meta"),
+        )
+    shapes = {name: tuple(getattr(found, name).shape) for name in ("pred_masks", "pred_boxes", "pred_logits")}
+    assert shapes == {"pred_masks": (1, 200, 288, 288), "pred_boxes": (1, 200, 4), "pred_logits": (1, 200)}
+    assert tuple(found.presence_logits.shape) == (1, 1)
+    assert tuple(found.semantic_seg.shape) == (1, 1, 288, 288)
+
+
 def gflop(model: Any, **inputs: torch.Tensor) -> float:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(**inputs)

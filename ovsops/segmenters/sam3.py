@@ -1,0 +1,252 @@
+"""The SAM 3 segmenter: each view encoded once, each prompt once per corpus, prompts a few at a time.
+
+Axes: V views of an image, P prompts, m m cells of a mask, h w pixels.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from ovsops.backbones.checkpoint import Checkpoint, resolve
+from ovsops.backbones.sam3 import Sam3, Sam3ImageFeatures, Sam3Prediction, joined_features, load_sam3
+from ovsops.backbones.sam3_licence import check_sam_licence
+from ovsops.backbones.sam3_text import Sam3Text
+from ovsops.errors import CheckpointError, ConfigError
+from ovsops.masks.class_map import ClassMap
+from ovsops.masks.rle import mask_to_rle
+from ovsops.segmenters.build import tensor_dtype
+from ovsops.segmenters.labels import MAX_CHUNK_PIXELS, canvas_scores, upsampled
+from ovsops.segmenters.sam3_config import Sam3SegmenterConfig
+from ovsops.segmenters.sam3_masks import (
+    Candidates,
+    PixelVote,
+    Sam3Detections,
+    Sam3Instance,
+    candidates,
+    full_mask,
+    semantic_scores,
+    suppressed,
+)
+from ovsops.segmenters.sam3_prompts import Sam3TextFeatures
+from ovsops.segmenters.segmenter import groups_of_views
+from ovsops.segmenters.views import ViewPlan, cut_views, plan_views
+from ovsops.text.cache import TextFeaturesCache, text_features_key
+from ovsops.text.prompts import PromptTable, class_prompts
+from ovsops.text.vocabulary import Vocabulary
+
+
+class Sam3Segmenter:
+    """Labels images with SAM 3. An image's map does not depend on the other images of a batch."""
+
+    def __init__(
+        self, config: Sam3SegmenterConfig, text: Sam3TextFeatures, sam3: Sam3, *, device: str
+    ) -> None:
+        self.config, self.sam3, self.device = config, sam3, device
+        self.text = text.to(device)
+
+    @torch.inference_mode()
+    def segment(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[ClassMap]:
+        """A class map per RGB image, in order."""
+        return [self.label(plan, features) for plan, features in self._encoded(images)]
+
+    @torch.inference_mode()
+    def detect(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Sam3Detections]:
+        """Instances and presence scores of each RGB image, in order."""
+        if self.config.views != "squash":
+            raise ConfigError("segmenter.views must be squash for instances: windows would cut them in two")
+        return [self._detections(plan, features) for plan, features in self._encoded(images)]
+
+    @torch.inference_mode()
+    def label(self, plan: ViewPlan, features: Sam3ImageFeatures) -> ClassMap:
+        """The class map of an image from the features of its views."""
+        vote = PixelVote(plan.image_hw, device=self.device)
+        if self.config.labels == "instances":
+            found, _ = self._instances(features)
+            owners = self.text.query_class[found.prompts].tolist()
+            for logits, score, owner in zip(found.mask_logits, found.scores.tolist(), owners, strict=True):
+                vote.paint(full_mask(logits, plan.image_hw, self.config), score, owner)
+            return vote.class_map(threshold=0.0)
+        pixels = plan.image_hw[0] * plan.image_hw[1]
+        chunk = max(1, MAX_CHUNK_PIXELS // pixels)
+        for prompts, scores in self._semantic(features):
+            for part, rows in zip(prompts.split(chunk), scores.split(chunk, dim=1), strict=True):
+                canvas = canvas_scores(rows, plan, mode="corrected")
+                vote.add(upsampled(canvas, plan.image_hw, align_corners=False), self.text.query_class[part])
+        return vote.class_map(threshold=self.config.threshold)
+
+    def _encoded(
+        self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]
+    ) -> Iterator[tuple[ViewPlan, Sam3ImageFeatures]]:
+        """Plan and features of each image, one group of `views_per_batch` in memory at a time."""
+        plans = [plan_views((int(image.shape[0]), int(image.shape[1])), self.config) for image in images]
+        sizes = [len(plan.windows) for plan in plans]
+        for first, end in groups_of_views(sizes, limit=self.config.views_per_batch):
+            views = torch.cat(
+                [self._views(i, p) for i, p in zip(images[first:end], plans[first:end], strict=True)]
+            )
+            batches = views.split(self.config.views_per_batch)
+            features = [self.sam3.encode_images(batch.to(self.device)) for batch in batches]
+            joined = features[0] if len(features) == 1 else joined_features(features)
+            start = 0
+            for plan, size in zip(plans[first:end], sizes[first:end], strict=True):
+                yield plan, joined.images(start, start + size)
+                start += size
+
+    def _views(self, image: UInt8[np.ndarray, "h w 3"], plan: ViewPlan) -> Float[Tensor, "V 3 s s"]:
+        views = cut_views(image, plan, side=self.sam3.image_size, window=self.config.window)
+        return views.round() if self.config.mode == "upstream" else views
+
+    def _predictions(
+        self, features: Sam3ImageFeatures, prompts: Int[Tensor, " P"]
+    ) -> Iterator[Sam3Prediction]:
+        """What some prompts find, view by view."""
+        for view in range(len(features)):
+            yield self.sam3.predict(
+                features.images(view, view + 1),
+                self.text.tokens[prompts],
+                self.text.attention_mask[prompts],
+                geometry_token=self.config.mode == "upstream",
+            )
+
+    def _prompt_batches(self) -> tuple[Int[Tensor, " P"], ...]:
+        every = torch.arange(len(self.text.prompts), device=self.text.tokens.device)
+        return every.split(self.config.prompts_per_batch)
+
+    def _semantic(
+        self, features: Sam3ImageFeatures
+    ) -> Iterator[tuple[Int[Tensor, " P"], Float[Tensor, "V P m m"]]]:
+        for prompts in self._prompt_batches():
+            threshold = self.config.instance_threshold
+            yield (
+                prompts,
+                torch.stack(
+                    [
+                        semantic_scores(found, instance_threshold=threshold)
+                        for found in self._predictions(features, prompts)
+                    ]
+                ),
+            )
+
+    def _instances(self, features: Sam3ImageFeatures) -> tuple[Candidates, Float[Tensor, " P"]]:
+        """Instances of all prompts, best first, and every prompt's presence score."""
+        config = self.config
+        best: Candidates | None = None
+        presence = []
+        for prompts in self._prompt_batches():
+            [found] = self._predictions(features, prompts)
+            presence.append(found.presence)
+            fresh = candidates(found, config, first_prompt=int(prompts[0]))
+            best = fresh if best is None else best.joined(fresh)
+            best = best.at(best.scores.argsort(descending=True, stable=True)[: config.max_instances])
+        assert best is not None, "text features hold a prompt or more"
+        if config.nms_scope != "prompt":
+            owners = self.text.query_class[best.prompts]
+            best = suppressed(
+                best, owners if config.nms_scope == "class" else torch.zeros_like(owners), config
+            )
+        return best, torch.cat(presence)
+
+    def _detections(self, plan: ViewPlan, features: Sam3ImageFeatures) -> Sam3Detections:
+        found, presence = self._instances(features)
+        height, width = plan.image_hw
+        boxes = found.boxes_xyxy * found.boxes_xyxy.new_tensor([width, height, width, height])
+        instances = []
+        for place, prompt in enumerate(found.prompts.tolist()):
+            x1, y1, x2, y2 = boxes[place].tolist()
+            mask = full_mask(found.mask_logits[place], plan.image_hw, self.config)
+            instances.append(
+                Sam3Instance(
+                    prompt=prompt,
+                    label=int(self.text.query_class[prompt]),
+                    score=float(found.scores[place]),
+                    box_xyxy=(x1, y1, x2, y2),
+                    mask=mask_to_rle(mask.cpu().numpy()),
+                )
+            )
+        return Sam3Detections(presence=presence.cpu().numpy(), instances=tuple(instances))
+
+
+def sam3_checkpoints(config: Sam3SegmenterConfig) -> dict[str, Checkpoint]:
+    """The checkpoints of a config by role: what a manifest records."""
+    return {"sam3": config.sam3}
+
+
+def compute_sam3_text(
+    config: Sam3SegmenterConfig,
+    vocabulary: Vocabulary,
+    languages: Sequence[str],
+    *,
+    device: str = "cpu",
+    dtype: str = "auto",
+    cache_dir: Path | None = None,
+) -> Sam3TextFeatures:
+    """Features of every class and background prompt, without templates: once per (prompts, checkpoint), cached on disk.
+
+    Negative prompts take no part: SAM 3 scores each phrase by itself. Raises `CheckpointError` where the licence is
+    not accepted.
+    """
+    check_sam_licence(config.sam3, accepted=config.accept_sam_licence)
+    table = class_prompts(vocabulary, tuple(languages))
+    number = tensor_dtype(dtype, device=device)
+    place = resolve(config.sam3)
+    query_class, prompts = phrases(table)
+    options = {"templates": "none", "dtype": str(number)}
+
+    def compute() -> dict[str, np.ndarray]:
+        found = Sam3Text(place, device=device, dtype=number).encode(prompts)
+        return {"tokens": found.tokens.numpy(), "attention_mask": found.attention_mask.numpy()}
+
+    made_from = json.dumps({"sam3": place.identity})
+    if cache_dir is None:
+        arrays = compute()
+    else:
+        arrays = TextFeaturesCache(cache_dir).get_or_compute(table, made_from, compute, options=options)
+    return Sam3TextFeatures(
+        class_ids=vocabulary.ids,
+        query_class=torch.tensor(query_class, dtype=torch.int64),
+        prompts=prompts,
+        tokens=torch.from_numpy(arrays["tokens"]),
+        attention_mask=torch.from_numpy(arrays["attention_mask"]),
+        identity=f"{made_from} key:{text_features_key(table, made_from, options)}",
+    )
+
+
+def phrases(table: PromptTable) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Class place (from 1; 0 background) and phrase of every prompt, equal ones of a class once."""
+    asked = [(entry.class_index + 1, entry.prompt) for entry in table.of_role("class")]
+    asked += [(0, entry.prompt) for entry in table.of_role("background")]
+    pairs = list(dict.fromkeys(asked))
+    return tuple(owner for owner, _ in pairs), tuple(prompt for _, prompt in pairs)
+
+
+def build_sam3(
+    config: Sam3SegmenterConfig,
+    vocabulary: Vocabulary,
+    text: Sam3TextFeatures,
+    *,
+    device: str = "cpu",
+    dtype: str = "auto",
+) -> Sam3Segmenter:
+    """Load the image side and check that it, the vocabulary and the prompts' features belong together.
+
+    Raises `CheckpointError` where the licence is not accepted.
+    """
+    check_sam_licence(config.sam3, accepted=config.accept_sam_licence)
+    if text.class_ids != vocabulary.ids:
+        raise ConfigError(
+            f"vocabulary {vocabulary.name}: its ids are not those of the text features; compute them again"
+        )
+    number = tensor_dtype(dtype, device=device)
+    sam3 = load_sam3(resolve(config.sam3), device=device, dtype=number, calibration=config.calibration)
+    width = int(sam3.model.config.detr_encoder_config.hidden_size)
+    if text.tokens.shape[2] != width:
+        raise CheckpointError(
+            f"SAM 3 text features have {text.tokens.shape[2]} channels, the detector has {width}: "
+            "these checkpoints were not made for each other"
+        )
+    return Sam3Segmenter(config, text, sam3, device=device)
