@@ -34,6 +34,7 @@ from ovsops.backbones.checkpoint import pin_checkpoints
 from ovsops.errors import ConfigError, OutputError, OvsopsError, VocabularyError
 from ovsops.segmenters.kinds import (
     AnySegmenterConfig,
+    check_licences,
     checkpoint_identities,
     compute_text,
     load_segmenter,
@@ -99,6 +100,7 @@ def resolve(loaded: LoadedRecipe) -> ResolvedLabel:
     """Find everything a recipe names. Raises ConfigError (exit 2), CheckpointError or PreflightError (exit 4)."""
     recipe = loaded.recipe
     vocabulary = find_vocabulary(recipe.vocabulary, loaded.folder)
+    check_licences(recipe.segmenter)
     segmenter = pin_checkpoints(recipe.segmenter)
     resolved = replace(
         recipe,

@@ -16,7 +16,7 @@ from jobs.label import ResolvedLabel, check_devices, check_output, resolve
 from jobs.recipe import LabelRecipe, LoadedRecipe
 from ovsops.backbones.checkpoint import pin_checkpoints
 from ovsops.errors import CheckpointError, OutputError, StorageError
-from ovsops.segmenters.kinds import resolved_checkpoints
+from ovsops.segmenters.kinds import planes_in_memory, resolved_checkpoints
 from ovsops.text.prompts import class_prompts
 from pipelines.keys import IMAGE_EXTENSIONS, extension_of
 from pipelines.ledger import Ledger
@@ -165,7 +165,7 @@ def memory_per_actor(recipe: LabelRecipe) -> int:
     weights = sum(num_parameters(path) for path in weight_files(recipe)) * _DTYPE_BYTES[recipe.model.dtype]
     pixels = 6e6 * recipe.batch.max_megapixels
     largest = min(recipe.decode.max_pixels, 16_000_000)
-    scores = 4 * recipe.segmenter.class_chunk * largest
+    scores = 4 * planes_in_memory(recipe.segmenter) * largest
     return int(weights + pixels + scores + 2**30)
 
 

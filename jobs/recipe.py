@@ -14,11 +14,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 
-from jobs.door import from_plain, json_schema
+from jobs.door import BY_KIND, from_plain, json_schema
 from ovsops.errors import ConfigError
 from ovsops.images.decode import DecodeConfig
 from ovsops.masks.regions import RegionConfig
@@ -96,7 +96,7 @@ class LabelRecipe:
     """Languages whose prompts stand for a class; ids and outputs do not depend on them."""
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     """Caps on images."""
-    segmenter: AnySegmenterConfig
+    segmenter: Annotated[AnySegmenterConfig, BY_KIND]
     """Checkpoints and numbers of the segmenter; `kind` says which. `use` takes those of a file or of a built-in
     setting, and what stands beside it changes them."""
     model: ModelConfig = field(default_factory=ModelConfig)

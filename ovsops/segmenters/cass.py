@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from ovsops.backbones.checkpoint import Checkpoint, resolve
+from ovsops.backbones.checkpoint import resolve
 from ovsops.backbones.clip import ClipHidden
 from ovsops.backbones.dino import VfmKeys, load_vfm
 from ovsops.backbones.vlm import VisionTower, load_vision_tower
@@ -173,11 +173,6 @@ def build_cass(
     clip = load_vision_tower(resolve(config.clip), device=device, dtype=number)
     vfm = load_vfm(resolve(config.vfm), device=device, dtype=number)
     return CassSegmenter(config, text, clip, vfm, device=device)
-
-
-def cass_checkpoints(config: CassConfig) -> dict[str, Checkpoint]:
-    """The checkpoints that take part, by role."""
-    return {"clip": config.clip, "vfm": config.vfm}
 
 
 def _check_towers(clip: VisionTower, vfm: VfmKeys, text: QueryTextFeatures) -> None:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ovsops.backbones.checkpoint import Checkpoint, resolve
+from ovsops.backbones.checkpoint import resolve
 from ovsops.backbones.vlm import VisionTower, load_vision_tower
 from ovsops.mapper.alignment import unit
 from ovsops.segmenters.build import tensor_dtype
@@ -78,8 +78,3 @@ def build_clip(
     tower = load_vision_tower(resolve(config.clip), device=device, dtype=number)
     check_queries(vocabulary, text, text_width=tower.text_width)
     return DenseClipSegmenter(config, text, tower, device=device)
-
-
-def clip_checkpoints(config: DenseClipConfig) -> dict[str, Checkpoint]:
-    """Checkpoints that take part, by role."""
-    return {"clip": config.clip}

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from ovsops.backbones.checkpoint import Checkpoint, resolve
+from ovsops.backbones.checkpoint import resolve
 from ovsops.backbones.sam3 import Sam3, Sam3ImageFeatures, Sam3Prediction, joined_features, load_sam3
 from ovsops.backbones.sam3_licence import check_sam_licence
 from ovsops.backbones.sam3_text import Sam3Text
@@ -169,11 +169,6 @@ class Sam3Segmenter:
                 )
             )
         return Sam3Detections(presence=presence.cpu().numpy(), instances=tuple(instances))
-
-
-def sam3_checkpoints(config: Sam3SegmenterConfig) -> dict[str, Checkpoint]:
-    """The checkpoints of a config by role: what a manifest records."""
-    return {"sam3": config.sam3}
 
 
 def compute_sam3_text(

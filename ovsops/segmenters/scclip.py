@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ovsops.backbones.checkpoint import Checkpoint, resolve
+from ovsops.backbones.checkpoint import resolve
 from ovsops.backbones.clip import ClipHidden
 from ovsops.backbones.vlm import VisionTower, load_vision_tower
 from ovsops.errors import ConfigError
@@ -170,8 +170,3 @@ def build_scclip(
     tower = load_vision_tower(resolve(config.clip), device=device, dtype=number)
     check_queries(vocabulary, text, text_width=tower.text_width)
     return ScClipSegmenter(config, text, tower, device=device)
-
-
-def scclip_checkpoints(config: ScClipConfig) -> dict[str, Checkpoint]:
-    """Checkpoints that take part, by role."""
-    return {"clip": config.clip}

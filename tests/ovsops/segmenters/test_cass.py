@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ovsops.backbones.checkpoint import Checkpoint
+from ovsops.backbones.checkpoint import Checkpoint, checkpoints_of
 from ovsops.errors import CheckpointError, ConfigError
 from ovsops.masks.class_map import ClassMap
-from ovsops.segmenters.cass import CassSegmenter, build_cass, cass_checkpoints, compute_cass_text
+from ovsops.segmenters.cass import CassSegmenter, build_cass, compute_cass_text
 from ovsops.segmenters.cass_config import CassConfig
 from ovsops.segmenters.cass_features import dense_patches
 from ovsops.segmenters.cass_views import vfm_pixels
@@ -229,4 +229,4 @@ def test_text_is_computed_once_and_read_from_the_cache(folders: dict[str, Path],
 
 def test_the_checkpoints_of_a_manifest(folders: dict[str, Path]) -> None:
     config = config_of(folders)
-    assert cass_checkpoints(config) == {"clip": config.clip, "vfm": config.vfm}
+    assert checkpoints_of(config) == {"clip": config.clip, "vfm": config.vfm}

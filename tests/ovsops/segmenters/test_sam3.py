@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ovsops.backbones.checkpoint import Checkpoint
+from ovsops.backbones.checkpoint import Checkpoint, checkpoints_of
 from ovsops.backbones.untrained_sam3 import write_untrained_sam3
 from ovsops.errors import CheckpointError, ConfigError
 from ovsops.masks.class_map import ClassMap
 from ovsops.masks.rle import rle_area, rle_to_mask
-from ovsops.segmenters.sam3 import Sam3Segmenter, build_sam3, compute_sam3_text, phrases, sam3_checkpoints
+from ovsops.segmenters.sam3 import Sam3Segmenter, build_sam3, compute_sam3_text, phrases
 from ovsops.segmenters.sam3_config import Sam3SegmenterConfig
 from ovsops.segmenters.sam3_prompts import Sam3TextFeatures
 from ovsops.segmenters.segmenter import Segmenter
@@ -86,7 +86,7 @@ def test_text_is_cached(
     again = compute_sam3_text(config, vocabulary, ("en", "zh"), cache_dir=tmp_path)
     assert file.stat().st_mtime_ns == stamp
     assert first.to_bytes() == again.to_bytes() == text.to_bytes()
-    assert sam3_checkpoints(config) == {"sam3": config.sam3}
+    assert checkpoints_of(config) == {"sam3": config.sam3}
 
 
 @pytest.mark.parametrize(
