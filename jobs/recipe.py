@@ -226,20 +226,36 @@ def with_named_segmenter(plain: Mapping[str, Any], folder: Path, *, where: str) 
         own = {"use": own}
     if not isinstance(own, Mapping) or "use" not in own:
         return dict(plain)
-    name = own["use"]
+    named = _setting(str(own["use"]), folder, where=where)
+    changed = {key: value for key, value in own.items() if key != "use"}
+    return {**plain, "segmenter": merge(named, changed)}
+
+
+def named_segmenter(name: str, **changes: Any) -> AnySegmenterConfig:
+    """A built-in setting of a segmenter, with fields changed."""
+    plain = merge(_setting(name, SEGMENTERS, where="segmenter"), changes)
+    config: AnySegmenterConfig = from_plain(_SegmenterOnly, {"segmenter": plain}, where=name).segmenter
+    return config
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SegmenterOnly:
+    segmenter: Annotated[AnySegmenterConfig, BY_KIND]
+
+
+def _setting(name: str, folder: Path, *, where: str) -> Mapping[str, Any]:
     built_in = {path.stem: path for path in sorted(SEGMENTERS.glob("*.yaml"))}
-    place = folder / str(name)
-    path = place if place.is_file() else built_in.get(str(name))
+    place = folder / name
+    path = place if place.is_file() else built_in.get(name)
     if path is None:
         raise ConfigError(
             f"{where}: segmenter.use is {name!r}: no such file ({place}) and no built-in setting"
-            f"{nearest(str(name), built_in)}; built in are {', '.join(built_in)}"
+            f"{nearest(name, built_in)}; built in are {', '.join(built_in)}"
         )
     named = parse_yaml(path.read_text("utf-8"), where=str(path))
     if not isinstance(named, Mapping) or "kind" not in named:
         raise ConfigError(f"{path}: expected the fields of a segmenter, `kind` among them")
-    changed = {key: value for key, value in own.items() if key != "use"}
-    return {**plain, "segmenter": merge(named, changed)}
+    return named
 
 
 def recipe_from_plain(

@@ -27,6 +27,7 @@ from ovsops.metrics.segmentation import ConfusionCounts, background_table
 from ovsops.miniature.attributes import CLASS_NAMES, LANGUAGES, NOUNS, STUFF, Language
 from ovsops.segmenters.build import build_segmenter, compute_text_features
 from ovsops.segmenters.config import SegmenterConfig
+from ovsops.segmenters.kinds import AnySegmenterConfig, compute_text, load_segmenter
 from ovsops.segmenters.segmenter import FusedSegmenter
 from ovsops.segmenters.views import plan_views
 from ovsops.text.vocabulary import Vocabulary
@@ -228,6 +229,23 @@ def shuffled_names(vocabulary: Vocabulary) -> Vocabulary:
         for own, other in zip(classes, [*classes[1:], classes[0]], strict=True)
     )
     return replace(vocabulary, classes=moved)
+
+
+def labelled_states(
+    bank: SceneBank, vocabulary: Vocabulary, config: AnySegmenterConfig, *, language: Language = "en"
+) -> SegmentationStates:
+    """The labels of a segmenter of any kind against the truth, as a label job would write them."""
+    text = compute_text(config, vocabulary, (language,))
+    segmenter = load_segmenter(config, vocabulary, text.to_bytes())
+    counts, edges = [], []
+    for first in range(0, len(bank), _BATCH):
+        part = slice(first, first + _BATCH)
+        images = [image.permute(1, 2, 0).numpy() for image in bank.images[part]]
+        for found, truth in zip(segmenter.segment(images), bank.semantic[part].numpy(), strict=True):
+            labels = class_ids(found.labels, vocabulary)
+            counts.append(ConfusionCounts.zeros(NUM_IDS).update(truth, labels).counts)
+            edges.append(BoundaryCounts.zeros(NUM_IDS).update(truth, labels).counts)
+    return SegmentationStates(confusion=np.stack(counts), boundary=np.stack(edges))
 
 
 def class_ids(labels: np.ndarray, vocabulary: Vocabulary) -> UInt8[np.ndarray, "h w"]:

@@ -76,7 +76,7 @@ def test_fields_beside_a_named_setting_change_it(tmp_path: Path) -> None:
             "fused_miniatur",
             "segmenter.use is 'fused_miniatur': no such file .*did you mean 'fused_miniature'",
         ),
-        ({"use": 3}, "segmenter.use is 3: no such file"),
+        ({"use": 3}, "segmenter.use is '3': no such file"),
         ("not_a_setting.yaml", "not_a_setting.yaml: expected the fields of a segmenter"),
         ({"use": "fused_miniature", "kind": "fusd"}, 'segmenter.kind is "fusd"'),
     ],
