@@ -21,7 +21,7 @@ from jobs.plan import memory_per_actor, readable
 from jobs.recipe import LoadedRecipe
 from ovsops.backbones.checkpoint import pin_checkpoints
 from ovsops.errors import OvsopsError, StorageError
-from ovsops.segmenters.kinds import checkpoint_identities
+from ovsops.segmenters.kinds import check_licences, checkpoint_identities
 from pipelines.redact import redact
 from pipelines.shards import Shard, expand_inputs
 from pipelines.storage import Storage, StorageOptions, local_path, open_storage, scheme_of, split_url
@@ -85,6 +85,7 @@ def _recipe_checks(loaded: LoadedRecipe) -> Iterator[Check]:
         return f"{found.name}: {len(found.classes)} classes"
 
     def checkpoints() -> str:
+        check_licences(recipe.segmenter)
         identities = checkpoint_identities(pin_checkpoints(recipe.segmenter))
         return "; ".join(f"{role} {identity}" for role, identity in identities.items())
 

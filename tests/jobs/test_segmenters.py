@@ -1,0 +1,86 @@
+"""Every kind of segmenter through the label job, one field of the recipe apart (tiny, untrained checkpoints)."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from ovsops.backbones.untrained_sam3 import write_untrained_sam3
+from tests.tiny.checkpoints import write_clip, write_vit
+
+Write = Callable[..., Path]
+Call = Callable[..., tuple[int, str, str]]
+
+WINDOWS = "short_side: 32\nwindow: 32\nstride: 32\n"
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A setting of each kind, as a file that `use` names."""
+    folder = tmp_path_factory.mktemp("segmenters")
+    clip, vit, sam3 = (folder / name for name in ("clip_weights", "vit_weights", "sam3_weights"))
+    write_clip(clip)
+    write_vit(vit, width=32, heads=2)
+    write_untrained_sam3(sam3)
+    texts = {
+        "clip": f"clip: {{source: {clip}}}\n{WINDOWS}",
+        "scclip": f"clip: {{source: {clip}}}\n{WINDOWS}",
+        "cass": f"clip: {{source: {clip}}}\nvfm: {{source: {vit}}}\n{WINDOWS}",
+        "sam3": f"sam3: {{source: {sam3}}}\nthreshold: 0.2\n",
+    }
+    files = {kind: folder / f"{kind}.yaml" for kind in texts}
+    for kind, text in texts.items():
+        files[kind].write_text(f"kind: {kind}\n{text}")
+    return files
+
+
+@pytest.mark.parametrize("kind", ["clip", "scclip", "cass", "sam3"])
+def test_one_field_changes_the_segmenter(
+    write_recipe: Write, ovsops: Call, tmp_path: Path, settings: dict[str, Path], kind: str
+) -> None:
+    recipe = write_recipe(segmenter={"use": "fused_miniature"})
+    chosen = ("--set", f"segmenter.use={settings[kind]}")
+    code, out, err = ovsops("plan", recipe, *chosen)
+    assert code == 0, err
+    assert f"{kind}, mode corrected" in out
+    code, _, err = ovsops("run", recipe, *chosen, "--engine", "inline")
+    assert code == 0, err
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["images"]["labelled"] == 6
+    instances = pd.read_parquet(tmp_path / "out" / "instances")
+    assert instances.segmenter.str.match(rf"{kind}/corrected/[0-9a-f]{{12}}$").all()
+    assert set(instances.category_id) <= {1, 7}
+    assert len(instances)
+    manifest = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert manifest["recipe"]["segmenter"]["kind"] == kind
+
+
+def test_another_segmenter_is_another_recipe(
+    write_recipe: Write, ovsops: Call, settings: dict[str, Path]
+) -> None:
+    recipe = write_recipe(segmenter={"use": str(settings["clip"])})
+    assert ovsops("run", recipe, "--engine", "inline")[0] == 0
+    other = ("--set", f"segmenter.use={settings['scclip']}")
+    code, _, err = ovsops("run", recipe, *other, "--engine", "inline")
+    assert code == 5
+    assert "segmenter.kind" in err
+
+
+@pytest.mark.parametrize("verb", [("run", "--engine", "inline"), ("plan",), ("doctor",)])
+def test_gated_weights_need_their_licence(
+    write_recipe: Write, ovsops: Call, tmp_path: Path, verb: tuple[str, ...]
+) -> None:
+    """Weights that do not say they are somebody's own are taken for the published ones."""
+    place = tmp_path / "sam3"
+    write_untrained_sam3(place)
+    config: dict[str, Any] = json.loads((place / "config.json").read_text())
+    own = [key for key, value in config.items() if value is True and "own" in key]
+    (place / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k not in own}))
+    recipe = write_recipe(segmenter={"kind": "sam3", "sam3": {"source": str(place)}})
+    name, *options = verb
+    code, out, err = ovsops(name, recipe, *options)
+    assert code == 4, out + err
+    assert "accept_sam_licence" in out + err
