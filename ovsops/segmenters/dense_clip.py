@@ -1,6 +1,6 @@
 """Plain dense CLIP: every patch token in text space, labelled by its nearest query.
 
-Axes: B views, H W patch grid, P patches, D channels, E text space, s side of a view.
+Axes: B views, h w pixels of a view, H W patch grid, P patches, D channels, E text space.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ class DenseClipSegmenter(QuerySegmenter):
 
 @torch.inference_mode()
 def dense_features(
-    tower: VisionTower, pixels: Float[Tensor, "B 3 s s"], config: DenseClipConfig
+    tower: VisionTower, pixels: Float[Tensor, "B 3 h w"], config: DenseClipConfig
 ) -> Float[Tensor, "B H W E"]:
     """Unit patch features in text space, of RGB views in 0..255."""
     with_values = config.last_block == "values"

@@ -116,7 +116,7 @@ class ScClipConfig(QuerySegmenterConfig):
 
 
 _PUBLISHED_BLOCKS: Mapping[int, CalibrationBlocks] = MappingProxyType(
-    {12: CalibrationBlocks(9, 4, 4, 10), 24: CalibrationBlocks(17, 7, 9, 20)}
+    {12: CalibrationBlocks(9, 4, 4, 10), 24: CalibrationBlocks(17, 7, 9, 19)}
 )
 
 

@@ -63,8 +63,8 @@ def write_dinov2(folder: Path, *, seed: int = 1, **fields: Any) -> Path:
     return folder
 
 
-def write_clip(folder: Path, *, seed: int = 2) -> Path:
-    """CLIP with both towers and its own tokenizer."""
+def write_clip(folder: Path, *, seed: int = 2, **vision: Any) -> Path:
+    """CLIP with both towers and its own tokenizer; `vision` are fields of its picture tower."""
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = CLIPConfig(
         text_config={
@@ -75,7 +75,7 @@ def write_clip(folder: Path, *, seed: int = 2) -> Path:
             "bos_token_id": 2,
             "eos_token_id": 3,  # 2 would switch transformers to its old argmax rule
         },
-        vision_config={**shape, "image_size": 32, "patch_size": 16, "projection_dim": CLIP_WIDTH},
+        vision_config={**shape, "image_size": 32, "patch_size": 16, "projection_dim": CLIP_WIDTH} | vision,
         projection_dim=CLIP_WIDTH,
     )
     write_random_model(CLIPModel(config), folder, seed=seed)
