@@ -5,7 +5,8 @@
 Random tokens of ViT-B/16's shape (12 blocks; grid 21 is 441 patches, a view of 336 pixels), random weights, one thread,
 CPU seconds, both ways in turn each round; the table has medians. The transcription computes what SC-CLIP (repository
 SuleBai/SC-CLIP at 0417ba9) defines, step by step: differences of all pairs of tokens for the outlier factor, a loop
-over outliers, an attention matrix a head, two branches. Results are compared first. Exit 1 when ours is not 5 times faster.
+over outliers, an attention matrix a head, two branches. Results are compared first. Exit 1 when ours is not 5 times
+faster.
 """
 
 import argparse
