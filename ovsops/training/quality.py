@@ -61,11 +61,18 @@ def load_dino(folder: Path) -> Dinov2:
 def retrieval(towers: SiglipTowers, bank: SceneBank, language: Language) -> tuple[RankCounts, RankCounts]:
     """Image to text and text to image over all scenes of the bank by their long captions; equal captions are right."""
     captions = bank.captions[language, "long"]
-    texts = F.normalize(towers.text.encode(captions).embeddings, dim=-1)
     images = torch.cat([towers.vision.pool(tokens) for tokens in _siglip_tokens(towers.vision, bank)])
+    return retrieval_counts(images, towers.text.encode(captions).embeddings, captions)
+
+
+def retrieval_counts(
+    images: Float[Tensor, "N D"], texts: Float[Tensor, "N D"], captions: Sequence[str]
+) -> tuple[RankCounts, RankCounts]:
+    """Image to text and text to image by cosine; equal captions are right."""
     keys = {caption: i for i, caption in enumerate(captions)}
     own = torch.tensor([keys[caption] for caption in captions])
-    return both_directions(F.normalize(images, dim=-1) @ texts.T, own[:, None] == own[None])
+    similarity = F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T
+    return both_directions(similarity, own[:, None] == own[None])
 
 
 def region_nouns(towers: SiglipTowers, bank: SceneBank) -> dict[str, RegionCounts]:
