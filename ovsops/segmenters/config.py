@@ -49,7 +49,8 @@ class SegmenterConfig:
 
     kind: Literal["fused"] = "fused"
     mode: Literal["upstream", "corrected"] = "corrected"
-    """`upstream` reproduces the published code with its slips, from views on; `corrected` is the maths it means.
+    """`upstream` reproduces the published code with its slips, from views on; `corrected` is the maths it means, and
+    resizes logits where the published code resizes their sigmoid: a calibration then moves scores, never labels.
 
     Photos are resized with antialiasing in both, where the published loader (OpenCV, bilinear) had none.
     """

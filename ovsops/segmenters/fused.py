@@ -15,6 +15,9 @@ from ovsops.segmenters.config import SegmenterConfig
 from ovsops.segmenters.similarity import class_prior, fuse, patch_similarity, with_negatives, with_prior
 from ovsops.segmenters.text_features import ClassTextFeatures
 
+_LOGIT_EPS = 1e-6
+"""Cleaned scores are kept this far from 0 and 1, where logits end."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ViewFeatures:
@@ -73,7 +76,7 @@ def patch_scores(
     """Scores in [0, 1] of the rows that compete: sigmoid(S' / temperature + bias), cleaned where the config
     says so.
     """
-    scores = (competing_similarity(views, text, config) / config.temperature + config.bias).sigmoid()
+    scores = _calibrated(views, text, config).sigmoid()
     if config.cleaning is None:
         return scores
     assert views.cls_logits is not None, "cleaning needs the CLS logits"
@@ -86,3 +89,22 @@ def patch_scores(
         tau_head=config.cleaning.tau_head,
         mode=config.mode,
     )
+
+
+def patch_logits(
+    views: ViewFeatures, text: ClassTextFeatures, config: SegmenterConfig
+) -> Float[Tensor, "V K P"]:
+    """Logits of `patch_scores`.
+
+    What is resized and averaged in mode `corrected`: without cleaning they are S' up to a scale and a shift that all
+    rows share, so that temperature and bias change how sure a label is, never which class wins.
+    """
+    if config.cleaning is None:
+        return _calibrated(views, text, config)
+    return patch_scores(views, text, config).logit(eps=_LOGIT_EPS)
+
+
+def _calibrated(
+    views: ViewFeatures, text: ClassTextFeatures, config: SegmenterConfig
+) -> Float[Tensor, "V K P"]:
+    return competing_similarity(views, text, config) / config.temperature + config.bias

@@ -35,7 +35,8 @@ def label_pixels(
 ) -> tuple[Int[Tensor, "h w"], Float[Tensor, "h w"]]:
     """Label of each pixel of the image (0 background, j the j-th class) and the score of its best class.
 
-    Background wins where the best class's score is below the threshold, or below that of a background prompt.
+    Scores may be any number that grows with likeliness, the threshold in the same unit. Background wins where the
+    best class's score is below the threshold, or below that of a background prompt.
     Refinement sees all rows at once, on the canvas, because it may choose among them.
     """
     chunk = max(1, min(class_chunk, MAX_CHUNK_PIXELS // (plan.image_hw[0] * plan.image_hw[1])))

@@ -3,6 +3,7 @@
 Axes: V views, P patches, h w pixels.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -17,7 +18,7 @@ from ovsops.geometry import Window
 from ovsops.masks.class_map import ClassMap
 from ovsops.masks.refine import pamr
 from ovsops.segmenters.config import SegmenterConfig
-from ovsops.segmenters.fused import ViewFeatures, patch_scores
+from ovsops.segmenters.fused import ViewFeatures, patch_logits, patch_scores
 from ovsops.segmenters.labels import Refine, label_pixels
 from ovsops.segmenters.similarity import proxy_mixing
 from ovsops.segmenters.text_features import ClassTextFeatures
@@ -112,17 +113,19 @@ class FusedSegmenter:
         number of the config changes.
         """
         config = self.config
-        scores = patch_scores(views, self.text, config).unflatten(2, (config.grid, config.grid))
+        in_logits = config.mode == "corrected"
+        rows = (patch_logits if in_logits else patch_scores)(views, self.text, config)
         labels, best = label_pixels(
-            scores,
+            rows.unflatten(2, (config.grid, config.grid)),
             plan,
             num_classes=self.text.num_classes,
-            threshold=config.threshold,
+            threshold=_logit(config.threshold) if in_logits else config.threshold,
             mode=config.mode,
             class_chunk=config.class_chunk,
             refine=self._refiner(image, plan),
         )
-        return ClassMap(labels=labels.cpu().numpy().astype(np.uint16), scores=best.cpu().numpy())
+        scores = best.sigmoid() if in_logits else best
+        return ClassMap(labels=labels.cpu().numpy().astype(np.uint16), scores=scores.cpu().numpy())
 
     def _refiner(self, image: UInt8[np.ndarray, "h w 3"], plan: ViewPlan) -> Refine | None:
         config = self.config.refinement
@@ -150,6 +153,13 @@ def groups_of_views(num_views: Sequence[int], *, limit: int) -> Iterator[tuple[i
         views += count
     if num_views:
         yield first, len(num_views)
+
+
+def _logit(share: float) -> float:
+    """Log odds of a share; infinite at 0 and 1."""
+    if share in (0, 1):
+        return -math.inf if share == 0 else math.inf
+    return math.log(share / (1 - share))
 
 
 def _split(batches: Sequence[Tensor | None], sizes: Sequence[int]) -> Sequence[Tensor | None]:

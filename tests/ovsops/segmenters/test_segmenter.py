@@ -274,3 +274,13 @@ def test_identities_name_every_checkpoint(make_config: MakeConfig) -> None:
 def test_nonsense_is_refused(make_config: MakeConfig, fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_config(**fields)
+
+
+def test_a_calibration_changes_scores_and_no_label(make_config: MakeConfig, vocabulary: Vocabulary) -> None:
+    images = [picture(40, 56), picture(64, 48, seed=1)]
+    plain = segment(make_config(threshold=0.0), vocabulary, images)
+    fitted = segment(make_config(threshold=0.0, temperature=0.5, bias=-2.0), vocabulary, images)
+    for one, other in zip(plain, fitted, strict=True):
+        assert (one.labels == other.labels).mean() > 0.999  # a tie may fall either way
+        assert (one.scores - other.scores).min() > 0.1
+        assert 0 <= other.scores.min() <= other.scores.max() <= 1
