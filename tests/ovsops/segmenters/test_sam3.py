@@ -11,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ovsops.backbones.checkpoint import Checkpoint, checkpoints_of
+from ovsops.backbones.sam3_calibration_config import CalibrationConfig
 from ovsops.backbones.untrained_sam3 import write_untrained_sam3
 from ovsops.errors import CheckpointError, ConfigError
 from ovsops.masks.class_map import ClassMap
@@ -182,6 +183,32 @@ def test_a_constant_image_and_no_image(make: Make) -> None:
         [found] = make(calibration=calibration).segment([np.full((40, 50, 3), 127, np.uint8)])
         assert np.isfinite(found.scores).all()
     assert make().segment([]) == []
+
+
+@pytest.mark.parametrize("mode", ["corrected", "upstream"])
+def test_bfloat16_runs_and_gives_nearly_the_same_scores(
+    sam3_folder: Path, vocabulary: Vocabulary, text: Sam3TextFeatures, make: Make, mode: Any
+) -> None:
+    everything = CalibrationConfig(
+        repair=True,
+        pre_aggregate=True,
+        pre_block=2,
+        post_aggregate=True,
+        post_block=1,
+        fuse=True,
+        fuse_first=1,
+        fuse_end=4,
+        decoder=True,
+        mask_mode="cosine",
+        mask_beta=0.1,
+    )
+    config = Sam3SegmenterConfig(
+        sam3=Checkpoint(source=str(sam3_folder)), mode=mode, calibration=everything, **LOW
+    )
+    [found] = build_sam3(config, vocabulary, text, dtype="bfloat16").segment(IMAGES[:1])
+    [exact] = make(mode=mode, calibration=everything).segment(IMAGES[:1])
+    assert found.scores.dtype == np.float32
+    assert np.abs(found.scores - exact.scores).mean() < 0.05
 
 
 class LargestTensor(TorchDispatchMode):
