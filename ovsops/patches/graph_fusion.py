@@ -84,15 +84,7 @@ def fuse_graphs(
 
     A VFM graph that is constant once its diagonal is zero (one patch, keys of zeros) has no range: A stays as it is.
     """
-    hollow = vfm.masked_fill(torch.eye(vfm.shape[-1], dtype=torch.bool, device=vfm.device), 0)
-    low, high = hollow.flatten(-2).aminmax(dim=-1)
-    floor, ceiling = clip.flatten(-2).aminmax(dim=-1)
-    flat = _is_flat(low, high)
-    share = torch.where(flat, 0, weight / (weight + 1))
-    slope = share * (ceiling - floor) / torch.where(flat, 1, high - low)
-    shift = share * floor - slope * low
-    fused = hollow.mul_(slope[..., None, None]).add_(shift[..., None, None])
-    return fused.addcmul_(clip, (1 - share)[..., None, None])
+    return _fuse_in_place(vfm.clone(), clip, weight)
 
 
 def distil(
@@ -103,7 +95,8 @@ def distil(
     Takes keys on one grid and in one range (`resize_keys`, `match_range`). A view's result does not depend on the
     others. Raises `ShapeError` when the numbers of heads differ.
     """
-    pairs_of_vfm = eigenpairs(vfm_keys)
+    fixed = None if settings.energy is not None else settings.rank
+    pairs_of_vfm = eigenpairs(vfm_keys, num_vectors=fixed)
     pairs = pair_heads(
         leading(pairs_of_vfm.values, settings.num_eigenvalues),
         leading(eigenvalues(clip_keys), settings.num_eigenvalues),
@@ -118,7 +111,7 @@ def distil(
         step=settings.rank_step,
         strength=settings.eigenscale,
     )
-    fused = fuse_graphs(vfm_graphs, graph(clip_keys), settings.factor * pairs.distance)
+    fused = _fuse_in_place(vfm_graphs, graph(clip_keys), settings.factor * pairs.distance)
     return Distilled(fused=fused, pairs=pairs)
 
 
@@ -130,10 +123,27 @@ def attend(
     return (weights @ values.float()).transpose(1, 2).flatten(2)
 
 
+def _fuse_in_place(
+    vfm: Float[Tensor, "*B P P"], clip: Float[Tensor, "*B P P"], weight: Float[Tensor, "*B"]
+) -> Float[Tensor, "*B P P"]:
+    """`fuse_graphs` that writes over the VFM graphs: at 441 patches a copy costs as much as all of the arithmetic."""
+    if not vfm.numel():
+        return vfm
+    vfm.diagonal(dim1=-2, dim2=-1).zero_()
+    low, high = vfm.amin(dim=(-2, -1)), vfm.amax(dim=(-2, -1))  # aminmax over rows is ten times slower
+    floor, ceiling = clip.amin(dim=(-2, -1)), clip.amax(dim=(-2, -1))
+    flat = _is_flat(low, high)
+    share = torch.where(flat, 0, weight / (weight + 1))
+    slope = share * (ceiling - floor) / torch.where(flat, 1, high - low)
+    shift = share * floor - slope * low
+    fused = vfm.mul_(slope[..., None, None]).add_(shift[..., None, None])
+    return fused.addcmul_(clip, (1 - share)[..., None, None])
+
+
 def _of_heads(found: Eigenpairs, pairs: HeadPairs) -> Eigenpairs:
     """Eigenpairs in the order of the CLIP heads that they go into: cheaper to move than whole graphs."""
     return Eigenpairs(
-        values=take_heads(found.values[..., None], pairs.vfm_head)[..., 0],
+        values=found.values.gather(-2, pairs.vfm_head[..., None].expand(found.values.shape)),
         vectors=take_heads(found.vectors, pairs.vfm_head),
     )
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -99,15 +99,15 @@ def pair_heads(
     if swapped:
         return HeadPairs(cost=cost, clip_head=clip_head, vfm_head=clip_head, distance=weight)
     vfm_head = clip_head.argsort(dim=-1)
-    return HeadPairs(cost=cost, clip_head=clip_head, vfm_head=vfm_head, distance=_take(weight, vfm_head))
+    return HeadPairs(cost=cost, clip_head=clip_head, vfm_head=vfm_head, distance=weight.gather(-1, vfm_head))
 
 
 def take_heads(
     per_head: Float[Tensor, "*B N P Q"], heads: Int64[Tensor, "*B N"]
 ) -> Float[Tensor, "*B N P Q"]:
     """What stands at each of the heads, in their order."""
-    return per_head.gather(-3, heads[..., None, None].expand(per_head.shape))
-
-
-def _take(values: Float[Tensor, "*B N"], places: Int[Tensor, "*B N"]) -> Float[Tensor, "*B N"]:
-    return values.gather(-1, places)
+    num_heads = heads.shape[-1]
+    rows = heads.reshape(-1, num_heads)
+    firsts = num_heads * torch.arange(len(rows), device=heads.device)
+    flat = per_head.reshape(-1, *per_head.shape[-2:])
+    return flat.index_select(0, (rows + firsts[:, None]).flatten()).view(per_head.shape)

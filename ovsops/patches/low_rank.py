@@ -64,7 +64,7 @@ def fixed_rank(values: Float64[Tensor, "*B n"], *, rank: int, num_patches: int) 
 
 
 def rebuilt(vectors: Float[Tensor, "*B P n"], values: Float64[Tensor, "*B k"]) -> Float[Tensor, "*B P P"]:
-    """U diag(values) Uᵀ over the pairs that both have; padding zeros carry no vector."""
+    """U diag(values) Uᵀ over the pairs that both have; padding zeros need no vector."""
     count = min(vectors.shape[-1], values.shape[-1])
     axes = vectors[..., :count]
     return (axes * values[..., None, :count].to(axes.dtype)) @ axes.mT

@@ -23,8 +23,8 @@ class Eigenpairs:
 
     values: Float64[Tensor, "*B k"]
     """0 or more."""
-    vectors: Float[Tensor, "*B P k"]
-    """Unit columns; zeros where the eigenvalue counts as 0."""
+    vectors: Float[Tensor, "*B P n"]
+    """Unit columns of the first n; zeros where the eigenvalue counts as 0."""
 
 
 def graph(keys: Float[Tensor, "*B P d"]) -> Float[Tensor, "*B P P"]:
@@ -38,20 +38,21 @@ def eigenvalues(keys: Float[Tensor, "*B P d"]) -> Float64[Tensor, "*B k"]:
     return torch.linalg.eigvalsh(_small_gram(keys)).flip(-1).clamp_min(0)
 
 
-def eigenpairs(keys: Float[Tensor, "*B P d"]) -> Eigenpairs:
-    """The min(P, d) leading eigenpairs of each graph, from one batched decomposition.
+def eigenpairs(keys: Float[Tensor, "*B P d"], *, num_vectors: int | None = None) -> Eigenpairs:
+    """The min(P, d) leading eigenvalues of each graph, and the vectors of all or of the first `num_vectors`, from one
+    batched decomposition.
 
     Eigenvalues are float64. Vectors of the d x d form are brought back to patches in the keys' precision, float32 at
     least.
     """
     values, vectors = torch.linalg.eigh(_small_gram(keys))
-    values, vectors = values.flip(-1).clamp_min(0), vectors.flip(-1)
+    values, vectors = values.flip(-1).clamp_min(0), vectors.flip(-1)[..., :num_vectors]
     num_patches, head_width = keys.shape[-2:]
     exact = keys if keys.dtype == torch.float64 else keys.float()
     if num_patches < head_width:
         return Eigenpairs(values=values, vectors=vectors.to(exact.dtype))
-    lengths = (values * head_width**0.5).sqrt()  # |K v|
-    kept = values > _ZERO * values[..., :1]
+    lengths = (values[..., :num_vectors] * head_width**0.5).sqrt()  # |K v|
+    kept = values[..., :num_vectors] > _ZERO * values[..., :1]
     inverse = torch.where(kept, 1 / torch.where(kept, lengths, 1), 0)
     return Eigenpairs(values=values, vectors=exact @ (vectors * inverse[..., None, :]).to(exact.dtype))
 
