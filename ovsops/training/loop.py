@@ -106,8 +106,8 @@ def train(
     """Train from the newest state in `folder` to the last step, or until `should_stop` says so after a step.
 
     Many workers give `average_gradients` and `average_terms` (means over workers) and a `should_stop` on which all
-    agree; only the main one writes states and the curve. Raises TrainingError when the loss is no longer finite:
-    the last state is kept.
+    agree; only the main one writes states and the curve. Raises TrainingError when the loss or the norm of its
+    gradient is no longer finite: the last state is kept, and nothing of this step is in it.
     """
     optimizer = make_optimizer(program.module, config)
     before = load_state(folder / "states", program.module, optimizer)
@@ -157,7 +157,10 @@ def take_step(
     config: LoopConfig,
     average_gradients: Callable[[nn.Module], None] | None = None,
 ) -> dict[str, float]:
-    """Forward, backward, clip, update; the terms as numbers."""
+    """Forward, backward, clip, update; the terms as numbers.
+
+    Raises TrainingError where the loss or the norm of the gradient is not finite; the weights are left as they were.
+    """
     for group in optimizer.param_groups:
         group["lr"] = rate
     device = next(program.module.parameters()).device.type
@@ -166,20 +169,29 @@ def take_step(
         losses = program.losses(step)
     total = losses["total"]
     if not torch.isfinite(total):
-        terms = {name: float(value.detach()) for name, value in losses.items()}
-        raise TrainingError(
-            f"step {step}: the loss is {terms['total']} (terms {terms}); lower learning_rate or raise warmup_steps, "
-            "then start again: the last state is kept"
-        )
+        raise _diverged(step, "loss", total, losses)
     optimizer.zero_grad(set_to_none=True)
     total.backward()
     if average_gradients is not None:
         average_gradients(program.module)
     trained = [p for p in program.module.parameters() if p.requires_grad]
-    torch.nn.utils.clip_grad_norm_(trained, config.clip_norm)
+    norm = torch.nn.utils.clip_grad_norm_(trained, config.clip_norm)
+    if not torch.isfinite(
+        norm
+    ):  # a finite loss can have such a gradient, and one step makes every weight NaN
+        raise _diverged(step, "norm of the gradient", norm, losses)
     optimizer.step()
     program.after_step(step)
     return {name: float(value.detach()) for name, value in losses.items()}
+
+
+def _diverged(step: int, what: str, value: Tensor, losses: Mapping[str, Tensor]) -> TrainingError:
+    terms = {name: float(loss.detach()) for name, loss in losses.items()}
+    return TrainingError(
+        f"step {step}: the {what} is {float(value.detach())} (terms {terms}); weights and states are those from before "
+        "this step, and the same recipe comes here again: lower loop.learning_rate or raise loop.warmup_steps. That is "
+        "another recipe, which takes another output, or this one after its folder is deleted"
+    )
 
 
 def make_optimizer(module: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -145,12 +146,31 @@ def test_a_training_that_is_done_does_nothing_more(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_state(tmp_path: Path) -> None:
     program = LinearProgram(fails_at=7)
-    with pytest.raises(TrainingError, match=r"step 7: the loss is nan .*'square': nan.*lower learning_rate"):
+    with pytest.raises(
+        TrainingError, match=r"step 7: the loss is nan .*'square': nan.*lower loop.learning_rate"
+    ):
         train(program, LOOP, tmp_path)
     assert [place.name for place in states(tmp_path / "states")] == ["state-00000003", "state-00000006"]
     assert program.followed == list(range(7))
     assert all(value.isfinite().all() for value in weights(program))
     assert train(LinearProgram(), LOOP, tmp_path).start == 6
+
+
+@pytest.mark.parametrize("clip_norm", [1.0, math.inf])
+def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(
+    clip_norm: float, tmp_path: Path
+) -> None:
+    """The last step of a state: were it taken, the state would hold NaN and no start could go on from it."""
+    program = LinearProgram(steep_at=5)
+    said = (
+        r"step 5: the norm of the gradient is inf .*'total': \d.*another recipe, which takes another output"
+    )
+    with pytest.raises(TrainingError, match=said):
+        train(program, replace(LOOP, clip_norm=clip_norm), tmp_path)
+    assert [place.name for place in states(tmp_path / "states")] == ["state-00000003"]
+    assert program.followed == list(range(5))
+    assert all(value.isfinite().all() for value in weights(program))
+    assert train(LinearProgram(), LOOP, tmp_path).start == 3  # a start after it finds a state that is whole
 
 
 def test_only_the_main_worker_writes_and_means_over_workers_are_used(tmp_path: Path) -> None:
