@@ -48,8 +48,8 @@ PHOTOS = (
 DRAWN_SCENES = 6
 PICTURES_PER_SHARD = 6
 RECIPE = Path(__file__).with_name("recipes") / "photos_untrained.yaml"
-_MARKER = "demo-out"
-"""Folder that the recipe names; the demo writes a copy of the recipe with its own folder."""
+DEFAULT_OUT = Path("photos-out")
+"""Folder that the recipe names; a demo in another folder writes a copy of the recipe that names that one."""
 _CLAIM = ".photos-demo"
 _OWN = ("shards", "checkpoints", "run", "coco", "overlays", "recipe.yaml")
 
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; the exit code of the first command that failed, or 0."""
     parser = argparse.ArgumentParser(prog="python -m jobs.demo_photos", description=__doc__)
     parser.add_argument(
-        "--out", type=Path, default=Path(_MARKER), help="folder for everything (default: demo-out)"
+        "--out", type=Path, default=DEFAULT_OUT, help=f"folder for everything (default: {DEFAULT_OUT})"
     )
     parser.add_argument("--engine", choices=("ray", "inline"), default="ray", help="inline runs without Ray")
     options = parser.parse_args(arguments)
@@ -104,7 +104,7 @@ def write_inputs(out: Path) -> Path:
     write_shards(pictures, out / "shards")
     write_untrained_checkpoints(out / "checkpoints")
     recipe = out / "recipe.yaml"
-    recipe.write_text(RECIPE.read_text("utf-8").replace(_MARKER, _in_yaml(out)), "utf-8")
+    recipe.write_text(RECIPE.read_text("utf-8").replace(str(DEFAULT_OUT), _in_yaml(out)), "utf-8")
     _say(f"{len(pictures)} pictures in {out / 'shards'}, recipe {recipe}")
     return recipe
 

@@ -63,3 +63,11 @@ def test_files_that_no_demo_wrote_stay(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="no `make photos` wrote"):
         demo_photos.main(["--out", str(tmp_path)])
     assert precious.read_bytes() == b"mine"
+
+
+def test_recipe_default_and_make_name_one_folder_that_is_not_the_other_demos() -> None:
+    text = demo_photos.RECIPE.read_text("utf-8")
+    assert "photos-out/run" in text
+    assert "demo-out" not in text
+    assert demo_photos.DEFAULT_OUT == Path("photos-out")
+    assert all(out in text for out in ("photos-out/shards", "photos-out/checkpoints/mapper"))
