@@ -13,7 +13,7 @@ from jobs.evaluate_recipe import EvaluateRecipe, WorldTruthConfig, is_evaluate_s
 from jobs.label import installed_versions, recipe_of_output
 from jobs.logs import escape_controls
 from jobs.recipe import LoadedEvaluate, recipe_hash, split_recipe, to_plain
-from ovsops.errors import ConfigError, StorageError
+from ovsops.errors import ConfigError, OutputError, StorageError
 from pipelines.evaluate import METRICS, PAGE, EvaluatedRun, EvaluateJob, run_evaluate
 from pipelines.evaluation.classes import check_same_classes
 from pipelines.evaluation.figures import MEANINGS
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 def prepare(loaded: LoadedEvaluate, *, command: str | None = None) -> EvaluateJob:
     """A job that can run. `command` is what documents say it was made by.
 
-    Raises `ConfigError` (no such run, vocabulary that is not the truth's), `StorageError` (no such data set).
+    Raises `ConfigError` (no such labels, vocabulary that is not the truth's), `StorageError` (no such data set).
     """
     recipe = loaded.recipe
     truth = find_truth(recipe)
@@ -83,8 +83,11 @@ def find_truth(recipe: EvaluateRecipe) -> TruthSource:
 def _run(name: str, url: str, truth: TruthSource, recipe: EvaluateRecipe) -> EvaluatedRun:
     """A labelled run that the truth fits."""
     storage = open_storage(url, recipe.storage)
-    check_same_classes(truth.classes, vocabulary_of(storage), run=f"labels.{name} ({url})", truth=truth.name)
-    manifest = read_manifest(storage)
+    try:
+        vocabulary, manifest = vocabulary_of(storage), read_manifest(storage)
+    except OutputError as error:
+        raise ConfigError(f"labels.{name}: {error}; name a finished output of the label job") from error
+    check_same_classes(truth.classes, vocabulary, run=f"labels.{name} ({url})", truth=truth.name)
     wants_pictures = recipe.pictures.first > 0 or recipe.pictures.worst > 0
     return EvaluatedRun(
         storage=storage,

@@ -124,7 +124,13 @@ def test_a_run_is_scored_by_its_recipe(
     code, _, err = ovsops(
         "run", path, "--set", f"output={tmp_path / 'f'}", "--set", f"labels={tmp_path / 'nowhere'}"
     )
-    assert (code, "holds no run.json" in err) == (5, True)
+    assert code == 2
+    assert f"labels.labels: {tmp_path / 'nowhere'} holds no run.json" in err
+    assert not (tmp_path / "f").exists()
+    code, _, err = ovsops(
+        "run", path, "--set", f"output={tmp_path / 'f'}", "--set", f"labels={tmp_path / 'e'}"
+    )
+    assert (code, "it was not written by a label job" in err) == (2, True)
 
 
 def test_another_vocabulary_is_a_usage_error(
