@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ovsops.errors import OutputError
-from pipelines.parts import SealedShard, SealedTable, parts_folder
+from pipelines.parts import PARTS, SealedShard, SealedTable, parts_folder
 from pipelines.rows import Closing
 from pipelines.shards import Shard
 from pipelines.storage import Storage, StorageOptions, open_storage, split_url
@@ -187,13 +187,14 @@ class Ledger:
         """Roll committed shards forward and sweep what nobody committed. Only with the output's lock held."""
         self.storage.sweep()
         committed = self.committed()
-        waiting = sorted({info.path.split("/")[1] for info in self.storage.list("_parts")})
+        waiting = sorted({info.path.split("/")[1] for info in self.storage.list(PARTS)})
         published = [shard for shard in waiting if shard in committed]
         for shard in published:
             self.publish(self.read(shard, committed[shard]))
         swept = [shard for shard in waiting if shard not in committed]
         for shard in swept:
             self._drop_parts(shard)
+        self.storage.prune(PARTS)
         self._check_tables(committed)
         return Recovery(published=tuple(published), swept=tuple(swept))
 
@@ -225,6 +226,7 @@ class Ledger:
     def _drop_parts(self, shard: str) -> None:
         for info in self.storage.list(parts_folder(shard)):
             self.storage.delete(info.path)
+        self.storage.prune(parts_folder(shard))
 
 
 def _has_bytes_of(shard: Shard, commit: Commit, options: StorageOptions) -> bool:

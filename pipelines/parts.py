@@ -15,11 +15,13 @@ from pipelines.storage import Storage
 
 ROWS_PER_GROUP = 65_536
 """Row groups are cut at fixed places, so that equal rows are equal bytes."""
+PARTS = "_parts"
+"""Folder of everything that is not committed; a finished run leaves none."""
 
 
 def parts_folder(shard: str) -> str:
     """Where a shard's parts and sealed tables wait for the commit."""
-    return f"_parts/{shard}"
+    return f"{PARTS}/{shard}"
 
 
 def part_path(shard: str, first: int, end: int, unique: str) -> str:

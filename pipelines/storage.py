@@ -153,6 +153,9 @@ class Storage(ABC):
         """
         return 0
 
+    def prune(self, prefix: str) -> None:  # noqa: B027  nothing to do where there are no folders
+        """Remove the folder `prefix`, folders below it and folders above it up to the root, where they hold nothing."""
+
 
 def scheme_of(url: str) -> str:
     """`file` or `s3`; any other scheme is an error."""

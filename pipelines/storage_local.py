@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from operator import attrgetter
 from pathlib import Path
+from typing import BinaryIO
 
 from ovsops.errors import StorageError
 from pipelines.storage import ObjectInfo, ObjectReader, Storage
 
 TEMPORARY = ".ovsops-tmp-"
 """Names of unfinished writes start with this; listings leave them out."""
+_CREATE_ATTEMPTS = 5
+"""Folders are made again this often where `prune` of another process takes them away."""
 
 
 class LocalStorage(Storage):
@@ -105,6 +108,15 @@ class LocalStorage(Storage):
                         count += 1
         return count
 
+    def prune(self, prefix: str) -> None:
+        """See `Storage.prune`. A write that comes at the same time makes its folder again."""
+        folder = self._full(prefix)
+        for place, _, _ in os.walk(folder, topdown=False):
+            _remove_if_empty(Path(place))
+        for place in folder.parents:
+            if place == self.root or not _remove_if_empty(place):
+                return
+
     def _full(self, path: str) -> Path:
         parts = path.split("/")
         if not path or path.startswith("/") or ".." in parts or "\0" in path:
@@ -147,10 +159,9 @@ def _walk(folder: str, start: str, *, recursive: bool) -> Iterator[ObjectInfo]:
 @contextmanager
 def _written(target: Path, data: bytes) -> Iterator[Path]:
     """A temporary file beside `target` with `data` safely on disk; gone afterwards unless it was renamed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
     try:
-        with temporary.open("xb") as stream:
+        with _created(temporary) as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
@@ -159,8 +170,29 @@ def _written(target: Path, data: bytes) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def _created(path: Path) -> BinaryIO:
+    """A new file in a folder that another process may be removing because it is empty."""
+    for _ in range(_CREATE_ATTEMPTS - 1):
+        with suppress(FileNotFoundError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path.open("xb")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("xb")
+
+
+def _remove_if_empty(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except OSError:  # it holds something, or is gone: there is nothing to remove
+        return False
+    return True
+
+
 def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return  # another process has deleted the file and pruned its folder meanwhile
     try:
         os.fsync(descriptor)
     finally:

@@ -72,6 +72,7 @@ def test_a_shard_is_done_from_its_commit_on_and_published_by_the_next_start(stor
         f"instances/{shard.id}.parquet",
     ]
     assert ledger.recover().published == ()
+    assert not Path(storage.url, "_parts").exists()
 
 
 def test_the_first_commit_wins_and_the_late_one_changes_nothing(storage: Storage) -> None:
@@ -87,6 +88,19 @@ def test_parts_that_nobody_committed_are_swept(storage: Storage) -> None:
     commit_of(storage, shard, [record(0, "x")])
     assert Ledger(storage).recover().swept == (shard.id,)
     assert paths(storage) == []
+    assert not Path(storage.url, "_parts").exists()
+
+
+def test_empty_folders_of_earlier_runs_go_and_parts_in_the_making_stay(storage: Storage) -> None:
+    ledger, done, other = Ledger(storage), make_shard(), make_shard("b.tar")
+    Path(storage.url, "_parts", "left-behind").mkdir(parents=True)
+    ledger.recover()
+    assert not Path(storage.url, "_parts").exists()
+    commit = commit_of(storage, done, [record(0, "x")])
+    commit_of(storage, other, [record(0, "x")])
+    assert ledger.commit(commit)
+    ledger.publish(commit)
+    assert [path.name for path in Path(storage.url, "_parts").iterdir()] == [other.id]
 
 
 def test_equal_rows_are_equal_bytes_in_any_order(storage: Storage) -> None:

@@ -46,7 +46,7 @@ def test_failed_rows_come_right_and_the_rest_stays_as_a_run_without_failures_wri
     assert summary["images"]["invariant_holds"]
     assert summary["this_run"]["retried_images"] == 6
     assert table_hashes(tmp_path / "out") == table_hashes(tmp_path / "reference")
-    assert not list((tmp_path / "out" / "_parts").rglob("*.parquet"))
+    assert not (tmp_path / "out" / "_parts").exists()
 
 
 def test_only_rows_with_the_code_are_tried(pattern: str, tmp_path: Path) -> None:

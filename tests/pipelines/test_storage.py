@@ -145,6 +145,21 @@ class TestLocal:
         ]
         assert storage.count_linked_folders() == 2
 
+    def test_writes_and_the_removal_of_empty_folders_do_not_get_in_each_others_way(
+        self, tmp_path: Path
+    ) -> None:
+        storage = open_storage(str(tmp_path / "out"))
+        storage.put("kept", b"1")
+        with ThreadPoolExecutor(2) as pool:
+            pruning = pool.submit(lambda: [storage.prune("a/b") for _ in range(400)])
+            for _ in range(100):
+                storage.put("a/b/c", b"1")
+                storage.delete("a/b/c")
+            pruning.result()
+        storage.prune("a/b")
+        storage.prune("not/there")
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["kept"]
+
     @pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x", "", "a\0b"])
     def test_paths_stay_below_the_root(self, tmp_path: Path, path: str) -> None:
         with pytest.raises(StorageError, match="relative path without"):
