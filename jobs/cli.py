@@ -20,7 +20,6 @@ EngineChoice = Literal["ray", "inline"]
 
 app = typer.Typer(
     name="ovsops",
-    help="Labels large image corpora offline. Options of every verb: --debug, -v, --log-format text|json.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -44,6 +43,24 @@ Engine = Annotated[
     typer.Option("--engine", help="inline: this process alone, without Ray. Default: the recipe's, or ray."),
 ]
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder that gets the files.", show_default=False)]
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"ovsops {version('ovsops')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop."),
+    ] = False,
+) -> None:
+    """Labels large image corpora offline. Options of every verb: --debug, -v, --log-format text|json."""
 
 
 @app.command()
@@ -100,7 +117,9 @@ def retry(
 ) -> int:
     """Run failed images of an output again."""
     from jobs.label import recipe_of_output
+    from pipelines.codes import check_failure_codes
 
+    check_failure_codes(codes)
     loaded = recipe_of_output(output, _storage_options(endpoint_url))
     return _run(loaded, engine=engine or "ray", retry=True, codes=frozenset(codes) or None)
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from jobs.exits import ExitCode
 from jobs.logs import escape_controls
+from pipelines.codes import RETRYABLE
 from pipelines.label import Observer
 from pipelines.ledger import Commit
 
@@ -198,7 +199,11 @@ def next_steps(summary: Mapping[str, Any], output: str) -> list[str]:
     if summary["shards"]["pending"] or summary["shards"]["failed"]:
         steps.append("run the same recipe again: it goes on with the shards that are not done")
     if summary["images"]["failed"]:
-        steps.append(f"look: ovsops status {output}; try the failed images again: ovsops retry {output}")
+        mendable = [code for code in summary["failures_by_code"] if code in RETRYABLE]
+        retry = " ".join([f"ovsops retry {output}", *(f"--code {code}" for code in mendable)])
+        steps.append(
+            f"look: ovsops status {output}" + (f"; try again what may go better: {retry}" if mendable else "")
+        )
     else:
         steps.append(f"next: ovsops export {output} --to coco --out DIR; ovsops overlay {output} --out DIR")
     return steps

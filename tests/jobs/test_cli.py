@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -283,6 +284,24 @@ def test_status_shows_who_holds_the_lock(write_recipe: Write, ovsops: Call, tmp_
     ovsops("run", write_recipe(), *INLINE)
     with OutputLock(open_storage(str(tmp_path / "out"))):
         assert f"locked by process {os.getpid()}" in ovsops("status", tmp_path / "out")[1].replace("\n", " ")
+
+
+def test_the_version_is_that_of_the_package(ovsops: Call) -> None:
+    assert ovsops("--version") == (0, f"ovsops {version('ovsops')}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("E_TIME_OUT", "no image fails with this (did you mean 'E_TIMEOUT'?)"),
+        ("E_FOO", "those that a retry can mend are E_DECODER_CRASH, E_MODEL, E_STORAGE, E_TIMEOUT"),
+        ("S_SMALL", "left out on purpose"),
+    ],
+)
+def test_codes_that_no_image_has_are_refused(code: str, message: str, ovsops: Call, tmp_path: Path) -> None:
+    exit_code, _, err = ovsops("retry", tmp_path / "out", "--code", "E_MODEL", "--code", code)
+    assert exit_code == 2
+    assert message in err
 
 
 def test_retry_needs_nothing_but_the_output(

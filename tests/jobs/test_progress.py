@@ -121,7 +121,11 @@ def test_the_end_names_codes_output_and_what_to_do() -> None:
     assert "b\\x1b.tar: E_STORAGE: 403" in shown
     steps = "\n".join(next_steps(summary(over_limits=["1 of 3 images failed"]), "runs/a"))
     assert "over the limits: 1 of 3 images failed" in steps
-    assert "ovsops retry runs/a" in steps
+    assert "look: ovsops status runs/a" in steps
+    assert "ovsops retry" not in steps  # a truncated image stays truncated
+    codes = {"E_MODEL": 1, "E_TIMEOUT": 2, "E_TRUNCATED": 1}
+    steps = "\n".join(next_steps(summary(failures_by_code=codes), "runs/a"))
+    assert steps.endswith("ovsops retry runs/a --code E_MODEL --code E_TIMEOUT")
     assert "ovsops export runs/a" in "\n".join(
         next_steps(summary(images=summary()["images"] | {"failed": 0}), "runs/a")
     )

@@ -1,0 +1,46 @@
+"""Codes of rows that failed, and which of them may go better the next time."""
+
+from collections.abc import Iterable
+
+from ovsops.errors import ConfigError
+from ovsops.text.names import nearest
+from pipelines.rows import SKIP_PREFIX
+
+RETRYABLE = frozenset({"E_TIMEOUT", "E_DECODER_CRASH", "E_MODEL", "E_STORAGE"})
+"""What a slow or crowded machine, a model or a storage did; the image itself may be whole."""
+
+FAILURES = RETRYABLE | {
+    "E_BAD_HEADER",
+    "E_CORRUPT",
+    "E_DUPLICATE_KEY",
+    "E_EMPTY",
+    "E_INTERLEAVED",
+    "E_MAGIC",
+    "E_MEMBER_TOO_LARGE",
+    "E_MEMORY",
+    "E_NAME",
+    "E_NO_IMAGE",
+    "E_SECOND_IMAGE",
+    "E_TOO_COMPLEX",
+    "E_TOO_LARGE",
+    "E_TRUNCATED",
+    "E_TRUNCATED_ARCHIVE",
+    "E_UNSUPPORTED",
+    "E_UNSUPPORTED_IMAGE",
+}
+"""Every code that a failed image of the label job can have; those that are not retryable say that its bytes, or its
+place in the archive, are at fault, and the same bytes fail again."""
+
+
+def check_failure_codes(codes: Iterable[str]) -> None:
+    """Raise `ConfigError` for what is no code of a failed image, with the nearest one."""
+    for code in codes:
+        if code.startswith(SKIP_PREFIX):
+            raise ConfigError(
+                f"--code {code}: these images were left out on purpose; the recipe decides about them"
+            )
+        if code not in FAILURES:
+            raise ConfigError(
+                f"--code {code}: no image fails with this{nearest(code, sorted(FAILURES))}; `ovsops status OUT` shows"
+                f" the codes of an output, those that a retry can mend are {', '.join(sorted(RETRYABLE))}"
+            )
