@@ -4,7 +4,16 @@ import signal
 import threading
 from enum import IntEnum
 
-from ovsops.errors import CheckpointError, ConfigError, OutputError, OvsopsError, RowError, StorageError
+from ovsops.errors import (
+    CheckpointError,
+    ConfigError,
+    OutputError,
+    OvsopsError,
+    RowError,
+    StorageError,
+    TrainingError,
+    WorkerError,
+)
 
 
 class ExitCode(IntEnum):
@@ -33,6 +42,8 @@ class PreflightError(OvsopsError):
 _BY_ERROR: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (KeyboardInterrupt, ExitCode.INTERRUPTED),
     (ConfigError, ExitCode.USAGE),
+    (WorkerError, ExitCode.INTERNAL),
+    (TrainingError, ExitCode.USAGE),
     (PreflightError, ExitCode.PREFLIGHT),
     (CheckpointError, ExitCode.PREFLIGHT),
     (StorageError, ExitCode.PREFLIGHT),

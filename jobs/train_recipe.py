@@ -13,7 +13,7 @@ from pipelines.readers import ReaderConfig
 from pipelines.runner import RayConfig
 from pipelines.storage import StorageOptions
 from pipelines.summary import Limits
-from pipelines.training.programs import ProgramRecipe
+from pipelines.training.programs import ProgramRecipe, check_pictures
 from pipelines.training.worker import WorkersConfig
 from pipelines.training.world import WorldConfig
 
@@ -70,6 +70,18 @@ class TrainRecipe:
     def __post_init__(self) -> None:
         if self.workers.num_workers > 1 and self.engine == "inline":
             raise ConfigError("workers over 1 need Ray: set engine to ray, or workers to 1")
+        if self.input.world is not None:
+            self._check_world(self.input.world)
+
+    def _check_world(self, world: WorldConfig) -> None:
+        """What can be known before the scenes are drawn."""
+        check_pictures(self.program, (world.size, world.size))
+        whole = self.program.batch_size * self.workers.num_workers
+        if world.scenes < whole:
+            raise ConfigError(
+                f"input.world.scenes is {world.scenes}, which does not fill one batch of {whole} (program.batch_size "
+                f"times workers): draw {whole} scenes or more, or take a smaller batch"
+            )
 
     @property
     def cache_dir(self) -> Path:

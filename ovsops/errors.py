@@ -5,7 +5,8 @@
     ├── ConfigError         a field of a recipe or config                            (ValueError)  exit 2
     │   └── VocabularyError a vocabulary that cannot be used as it is
     ├── CheckpointError     weights: missing, wrong keys or shapes, refused format                 exit 4
-    ├── TrainingError       a training that cannot go on
+    ├── TrainingError       a training that cannot go on: its recipe or its scenes                 exit 2
+    │   └── WorkerError     a process of many ended without a reason that we know                  exit 1
     ├── StorageError        a path or bucket that cannot be read or written
     ├── OutputError         the output is locked or was made with another recipe                   exit 5
     └── RowError            what is wrong with one row; `code` goes into the row
@@ -37,6 +38,10 @@ class CheckpointError(OvsopsError):
 
 class TrainingError(OvsopsError):
     """A training that cannot go on: the loss is not finite, or the data do not suffice."""
+
+
+class WorkerError(TrainingError):
+    """A worker of a training ended without a reason that we know."""
 
 
 class StorageError(OvsopsError):

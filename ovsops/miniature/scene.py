@@ -66,6 +66,11 @@ class SceneConfig:
             raise ConfigError(
                 f"min_radius {self.min_radius} is under 2 pixels in a {height}x{width} scene (h x w): raise either"
             )
+        if self.small_below > self.big_above:
+            raise ConfigError(
+                f"small_below {self.small_below} is over big_above {self.big_above}: a thing between would be called "
+                "both; expected small_below <= big_above"
+            )
         if not 0 <= self.max_turn_degrees <= 90:
             raise ConfigError(f"max_turn_degrees is {self.max_turn_degrees}: expected 0 to 90")
         if not 0 <= self.max_hidden_percent <= 90:

@@ -31,6 +31,7 @@ from ovsops.miniature.attributes import CLASS_NAMES, LANGUAGES, STUFF, Language
 from ovsops.miniature.captions import region_phrase
 from ovsops.miniature.words import WORDS
 from ovsops.text.templates import fill_template, load_templates
+from ovsops.training.fields import require_at_least, require_seed, require_share, require_weights
 from ovsops.training.scenes import (
     ABSENT,
     FAMILIES,
@@ -38,6 +39,7 @@ from ovsops.training.scenes import (
     NUM_THING_CLASSES,
     SceneBank,
     batch_indices,
+    check_picture_size,
     matches,
     phrase_codes,
     region_shares,
@@ -87,14 +89,23 @@ class ClipProgramConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_at_least(
+            self, "program", 2, "batch_size", "windows_per_step"
+        )  # one alone contrasts with nothing
         if not self.window_sides or min(self.window_sides) < 1:
             raise ConfigError(
-                f"clip: window_sides are {self.window_sides}; at least one side of 1 patch or more is expected"
+                f"program.window_sides is {self.window_sides}; expected one side or more, each of 1 patch or more"
             )
+        require_share(
+            self, "program", "thing_share", "name_share", "said_share", "template_share", "long_share"
+        )
         if not 0 < self.kept_share <= 1:
-            raise ConfigError(f"clip: kept_share is {self.kept_share}; it must lie in (0, 1]")
-        if self.windows_per_step < 2 or self.batch_size < 2:
-            raise ConfigError("clip: batch_size and windows_per_step of 2 or more are expected to contrast")
+            raise ConfigError(f"program.kept_share is {self.kept_share}; it must lie in (0, 1]")
+        require_at_least(self, "program", 0, "windows_only_steps")
+        require_weights(
+            self, "program", "caption_weight", "window_weight", "label_weight", "translation_weight"
+        )
+        require_seed(self, "program")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,9 +159,10 @@ class ClipProgram:
         vision = self.model.config.vision_config
         self.patch_size = int(vision.patch_size)
         self.grid = int(vision.image_size) // self.patch_size
+        check_picture_size(bank.size_hw, patch_size=self.patch_size, side=int(vision.image_size))
         if max(config.window_sides) > self.grid:
             raise ConfigError(
-                f"clip: window_sides {config.window_sides} reach over the grid of {self.grid} patches"
+                f"program.window_sides {config.window_sides} reach over the grid of {self.grid} patches"
             )
         self.tokenizer = ClipTokenizer(
             work_folder, length=self.model.config.text_config.max_position_embeddings

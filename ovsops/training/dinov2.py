@@ -20,11 +20,13 @@ from torch.nn import functional as F
 from ovsops.backbones.miniature import miniature_dinov2, save_half
 from ovsops.backbones.pixels import IMAGENET_MEAN, IMAGENET_STD, normalized
 from ovsops.losses.gather import Gather, no_gather
+from ovsops.training.fields import require_at_least, require_seed, require_share, require_weights
 from ovsops.training.patch_labels import weighted_cross_entropy
 from ovsops.training.scenes import (
     NUM_CLASSES,
     SceneBank,
     batch_indices,
+    check_picture_size,
     class_shares,
     step_generator,
 )
@@ -43,6 +45,12 @@ class Dinov2ProgramConfig:
     stuff_share: float = 0.3
     """Weight of a stuff patch beside a thing's."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_at_least(self, "program", 1, "batch_size")
+        require_weights(self, "program", "label_weight", "image_label_weight")
+        require_share(self, "program", "stuff_share")
+        require_seed(self, "program")
 
 
 class Dinov2Module(nn.Module):
@@ -78,10 +86,13 @@ class Dinov2Program:
             device,
         )
         model = build_model(seed=config.seed)
+        self.patch_size = int(model.config.patch_size)
+        is_of_one_size = model.config.model_type == "vit"  # DINOv2 interpolates its positions
+        side = int(model.config.image_size) if is_of_one_size else None
+        check_picture_size(bank.size_hw, patch_size=self.patch_size, side=side)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.module: Dinov2Module = Dinov2Module(model).to(device)
-        self.patch_size = int(model.config.patch_size)
         self.num_prefix = 1 + int(getattr(model.config, "num_register_tokens", 0))
 
     def losses(self, step: int) -> Mapping[str, Tensor]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ovsops.errors import ConfigError, TrainingError
 from ovsops.training.curve import Curve
+from ovsops.training.fields import require_at_least, require_positive, require_share
 from ovsops.training.schedule import warmup_cosine
 from ovsops.training.state import Standing, load_state, save_state
 
@@ -45,10 +46,14 @@ class LoopConfig:
     """`float32`, `bfloat16`, or `auto`: bfloat16 autocast on CUDA, float32 elsewhere."""
 
     def __post_init__(self) -> None:
-        if self.num_steps < 1 or self.save_every < 1 or self.log_every < 1:
-            raise ConfigError("loop: num_steps, save_every and log_every must be 1 or more")
-        if not self.learning_rate > 0:
-            raise ConfigError(f"loop.learning_rate is {self.learning_rate}; it must be over 0")
+        require_at_least(self, "loop", 1, "num_steps", "save_every", "log_every")
+        require_positive(self, "loop", "learning_rate")
+        require_at_least(self, "loop", 0, "warmup_steps", "weight_decay")
+        require_share(self, "loop", "final_share")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"loop.betas is {self.betas}; both must lie in [0, 1)")
+        if not self.clip_norm > 0:
+            raise ConfigError(f"loop.clip_norm is {self.clip_norm}; it must be over 0, infinity (.inf) for none")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ConfigError(f"loop.precision {self.precision!r}: auto, float32 or bfloat16")
 

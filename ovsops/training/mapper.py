@@ -335,16 +335,17 @@ def check_inputs(features: MapperFeatures, config: MapperProgramConfig, views: L
     for side in config.grids:
         if features.grid(side).aligned is None and config.learn_fusion:
             raise ConfigError(
-                f"mapper.learn_fusion: the features of grid {side} hold no SigLIP patches; "
+                f"program.learn_fusion: the features of grid {side} hold no SigLIP patches; "
                 "compute them with a SigLIP tower"
             )
     if not config.is_distilled:
         return
     if views is None:
         raise ConfigError(
-            "mapper: distillation_weight and masked_weight need views of the pictures; pass LiveViews, or set both to 0"
+            "program: distillation_weight and masked_weight need views of the pictures; pass LiveViews, or set both "
+            "to 0"
         )
     if config.learn_fusion and views.siglip is None:
         raise ConfigError(
-            "mapper.learn_fusion with distillation: the views need a SigLIP tower too; pass one"
+            "program.learn_fusion with distillation: the views need a SigLIP tower too; pass one"
         )

@@ -1,6 +1,5 @@
 """What the mapper learns from: one weight a term, so that an ablation changes one field."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +10,14 @@ from ovsops.losses.infonce import LOGIT_SCALE, Reduction
 from ovsops.losses.masked import MASKED_SHARE
 from ovsops.mapper.model import Activation
 from ovsops.miniature.attributes import LANGUAGES, Language
+from ovsops.training.fields import (
+    require_at_least,
+    require_positive,
+    require_range,
+    require_seed,
+    require_share,
+    require_weights,
+)
 
 TERMS = ("infonce", "sigmoid", "regions", "patches", "distillation", "masked", "translation", "groups")
 """Terms by name; the weight of term `x` is the field `x_weight`."""
@@ -78,29 +85,17 @@ class MapperProgramConfig:
     """Of the teacher, constant."""
 
     def __post_init__(self) -> None:
-        for name in TERMS:
-            weight = self.weight(name)
-            if not (math.isfinite(weight) and weight >= 0):
-                raise ConfigError(f"mapper.{name}_weight is {weight}; it must be 0 (off) or more")
-        if not any(self.weight(name) for name in TERMS):
-            raise ConfigError("mapper: every weight is 0, so nothing is learned; give one term a weight")
-        for name in ("batch_size", "distilled_scenes", "num_crops", "crop_grid"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"mapper.{name} is {getattr(self, name)}; it must be 1 or more")
-        for name in ("long_share", "masked_share", "stuff_share", "teacher_momentum"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"mapper.{name} is {getattr(self, name)}; it must lie in [0, 1]")
+        require_weights(self, "program", *(f"{name}_weight" for name in TERMS))
+        require_at_least(self, "program", 1, "batch_size", "distilled_scenes", "num_crops", "crop_grid")
+        require_at_least(self, "program", 0, "num_hidden")
+        require_share(self, "program", "long_share", "masked_share", "stuff_share", "teacher_momentum")
+        require_range(self, "program", "crop_scale")
+        require_positive(self, "program", "logit_scale", "distillation_temperature")
+        require_seed(self, "program")
         if not self.grids or min(self.grids) < 1:
-            raise ConfigError(f"mapper.grids is {self.grids}; give one or more numbers of patches on a side")
+            raise ConfigError(f"program.grids is {self.grids}; give one or more numbers of patches on a side")
         if not self.languages or not set(self.languages) <= set(LANGUAGES):
-            raise ConfigError(f"mapper.languages is {self.languages}; it takes one or more of {LANGUAGES}")
-        if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
-            raise ConfigError(
-                f"mapper.crop_scale is {self.crop_scale}; expected 0 < smallest <= largest <= 1"
-            )
-        for name in ("logit_scale", "distillation_temperature"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"mapper.{name} is {getattr(self, name)}; it must be over 0")
+            raise ConfigError(f"program.languages is {self.languages}; it takes one or more of {LANGUAGES}")
 
     def weight(self, term: str) -> float:
         """The weight of a term."""

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from ovsops.errors import TrainingError
+from ovsops.errors import ConfigError, TrainingError
 from ovsops.miniature.attributes import (
     CLASS_NAMES,
     COLOURS,
@@ -69,6 +69,29 @@ class SceneBank:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width of every scene in pixels."""
+        return int(self.images.shape[2]), int(self.images.shape[3])
+
+
+def check_picture_size(size_hw: tuple[int, int], *, patch_size: int, side: int | None = None) -> None:
+    """Pictures must be `side` pixels high and wide where a model knows no other places, and whole patches elsewhere.
+
+    Raises ConfigError; without this check a strip that fills no patch would be dropped in silence.
+    """
+    height, width = size_hw
+    if side is not None and (height, width) != (side, side):
+        raise ConfigError(
+            f"the scenes are {height}x{width} pixels (h x w), this program learns from {side}x{side}: "
+            f"set input.world.size to {side}, or give shards of that size"
+        )
+    if height % patch_size or width % patch_size:
+        raise ConfigError(
+            f"the scenes are {height}x{width} pixels (h x w), which patches of {patch_size} do not fill: "
+            "set input.world.size to a multiple, or give shards of such a size"
+        )
 
 
 def bank_of(scenes: Iterable[Scene]) -> SceneBank:

@@ -26,6 +26,13 @@ from ovsops.losses.gather import Gather, no_gather
 from ovsops.losses.koleo import koleo_loss
 from ovsops.losses.masked import masked_prediction_loss, sample_block_masks
 from ovsops.losses.self_distillation import self_distillation_loss
+from ovsops.training.fields import (
+    require_at_least,
+    require_range,
+    require_seed,
+    require_share,
+    require_weights,
+)
 from ovsops.training.mapper_views import random_boxes
 from ovsops.training.scenes import SceneBank, batch_indices, step_generator
 
@@ -61,12 +68,15 @@ class SelfSupervisedConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.num_local < 0 or self.batch_size < 2 or self.num_prototypes < 2:
-            raise ConfigError(
-                "self-supervised: num_local >= 0, batch_size >= 2 and num_prototypes >= 2 are expected"
-            )
+        require_at_least(self, "program", 2, "batch_size", "num_prototypes")
+        require_at_least(self, "program", 1, "global_pixels", "local_pixels")
+        require_at_least(self, "program", 0, "num_local")
+        require_range(self, "program", "global_scale", "local_scale")
+        require_weights(self, "program", "dino_weight", "ibot_weight", "koleo_weight")
         if not 0 < self.masked_share < 1:
-            raise ConfigError(f"self-supervised: masked_share is {self.masked_share}; it must lie in (0, 1)")
+            raise ConfigError(f"program.masked_share is {self.masked_share}; it must lie in (0, 1)")
+        require_share(self, "program", "teacher_momentum")
+        require_seed(self, "program")
 
 
 class PrototypeHead(nn.Module):
@@ -142,7 +152,8 @@ class SelfSupervisedProgram:
         for name in ("global_pixels", "local_pixels"):
             if getattr(config, name) % self.patch_size:
                 raise ConfigError(
-                    f"self-supervised: {name} must be a multiple of the patch of {self.patch_size} px"
+                    f"program.{name} is {getattr(config, name)}; it must be a multiple of the patch of "
+                    f"{self.patch_size} px"
                 )
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)

@@ -29,6 +29,7 @@ from ovsops.losses.siglip import siglip_loss
 from ovsops.miniature.attributes import CLASS_NAMES, LANGUAGES, NOUNS, STUFF, Language
 from ovsops.miniature.captions import region_phrase
 from ovsops.miniature.words import WORDS
+from ovsops.training.fields import require_at_least, require_seed, require_share
 from ovsops.training.patch_labels import weighted_cross_entropy
 from ovsops.training.scenes import (
     ABSENT,
@@ -37,6 +38,7 @@ from ovsops.training.scenes import (
     NUM_THING_CLASSES,
     SceneBank,
     batch_indices,
+    check_picture_size,
     class_shares,
     matches,
     phrase_codes,
@@ -83,6 +85,15 @@ class SiglipProgramConfig:
     """Weight of a stuff patch or region beside a thing's: stuff is most of every picture and soon learned."""
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        require_at_least(self, "program", 1, "batch_size")
+        require_at_least(self, "program", 0, "phrases_per_step", "ramp_steps")
+        require_share(self, "program", "long_share", "stuff_share")
+        require_at_least(
+            self, "program", 0, "region_weight", "patch_weight", "label_weight", "translation_weight"
+        )
+        require_seed(self, "program")
+
 
 class SiglipModule(nn.Module):
     """The model, and the scales of the terms that are the training's own."""
@@ -118,10 +129,12 @@ class SiglipProgram:
         )
         write_word_tokenizer(work_folder, WORDS)
         model = miniature_siglip(len(WORDS), seed=config.seed)
+        vision = model.config.vision_config
+        check_picture_size(bank.size_hw, patch_size=int(vision.patch_size), side=int(vision.image_size))
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.module: SiglipModule = SiglipModule(model).to(device)
-        self.patch_size = int(model.config.vision_config.patch_size)
+        self.patch_size = int(vision.patch_size)
         self.tokenizer = SiglipTokenizer(work_folder, length=model.config.text_config.max_position_embeddings)
 
     def losses(self, step: int) -> Mapping[str, Tensor]:

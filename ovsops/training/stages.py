@@ -63,13 +63,13 @@ class MapperStagesConfig(MapperProgramConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if min(self.stage_steps) < 1:
-            raise ConfigError(f"mapper_stages.stage_steps is {self.stage_steps}; each must be 1 or more")
+            raise ConfigError(f"program.stage_steps is {self.stage_steps}; each must be 1 or more")
         for part in self.ablate:
             has_it = self.grids != self.first_grids if part == "grids" else self.weight(part) > 0
             if not has_it:
                 field = "grids" if part == "grids" else f"{part}_weight"
                 raise ConfigError(
-                    f"mapper_stages.ablate names {part}, which no stage has: change {field}, or leave it out"
+                    f"program.ablate names {part}, which no stage has: change {field}, or leave it out"
                 )
         self.stages()  # refuses weights that are none
 

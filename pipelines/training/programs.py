@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Literal
 
 from ovsops.backbones.checkpoint import Checkpoint, resolve
-from ovsops.backbones.miniature import miniature_dino
+from ovsops.backbones.miniature import IMAGE_SIZE, PATCH_SIZE, miniature_dino
 from ovsops.losses.gather import Gather
 from ovsops.training.clip import ClipProgram, ClipProgramConfig
 from ovsops.training.dinov2 import Dinov2Program, Dinov2ProgramConfig
 from ovsops.training.loop import Program
 from ovsops.training.mapper_config import MapperProgramConfig
 from ovsops.training.mapper_setup import MapperTowers, build_mapper_program, prepare_mapper
-from ovsops.training.scenes import SceneBank
+from ovsops.training.scenes import SceneBank, check_picture_size
 from ovsops.training.self_supervised import SelfSupervisedConfig, SelfSupervisedProgram
 from ovsops.training.siglip2 import SiglipProgram, SiglipProgramConfig
 from ovsops.training.stages import MapperStagesConfig, MapperStagesProgram
@@ -153,3 +153,11 @@ ProgramRecipe = (
     | MapperStagesRecipe
 )
 """What `program` of a recipe may be; `kind` says which."""
+
+
+def check_pictures(program: ProgramRecipe, size_hw: tuple[int, int]) -> None:
+    """Raises ConfigError where a program cannot learn from pictures of a size: before any is drawn."""
+    if isinstance(program, Siglip2Recipe | ClipRecipe | DinoRecipe):
+        check_picture_size(size_hw, patch_size=PATCH_SIZE, side=IMAGE_SIZE)
+    elif isinstance(program, Dinov2Recipe):
+        check_picture_size(size_hw, patch_size=PATCH_SIZE)

@@ -19,7 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from torch import distributed as dist
 from torch import nn
 
-from ovsops.errors import OvsopsError, TrainingError
+from ovsops.errors import OvsopsError, TrainingError, WorkerError
 from ovsops.losses.gather import all_gather_with_gradient
 from ovsops.training.loop import Progress
 from ovsops.training.state import states
@@ -67,7 +67,7 @@ def train_on_ray(
 ) -> Outcome:
     """Run `task` on `config.num_workers` workers of the Ray that is up; what the main one tells.
 
-    Raises the error of ours that ended a worker, or TrainingError when a worker died.
+    Raises the error of ours that ended a worker, or WorkerError when a worker died.
     """
     desk: Any = ray.remote(_Desk).options(num_cpus=0).remote()
     held = ray.put(scenes)
@@ -103,7 +103,7 @@ def train_on_ray(
         raise _meaning(fitting.error) from fitting.error
     outcome: Outcome | None = ray.get(desk.result.remote())
     if outcome is None:
-        raise TrainingError("the workers ended without a result; run the same recipe again to go on")
+        raise WorkerError("the workers ended without a result; run the same recipe again to go on")
     return outcome
 
 
@@ -129,7 +129,7 @@ def _meaning(error: Exception) -> Exception:
         inner = getattr(failures[rank], "_base_exc", failures[rank])
         if isinstance(inner, OvsopsError):
             return inner
-    return TrainingError(
+    return WorkerError(
         f"a worker failed; the last state is kept, run the same recipe again to go on.\n{error}"[:4000]
     )
 

@@ -85,11 +85,22 @@ def test_broken_scenes_over_the_limit_are_exit_3(
     assert (code, f"5 of {NUM_SCENES + 5} images failed" in told, "E_TRUTH" in told) == (3, True, True)
 
 
+def test_shards_that_do_not_fill_a_batch_are_exit_2(
+    write_recipe: Callable[..., Path], ovsops: Command, tmp_path: Path
+) -> None:
+    write_scenes(tmp_path / "in")
+    code, _, told = ovsops(
+        "run",
+        write_recipe(input={"shards": str(tmp_path / "in")}, program={"kind": "dinov2", "batch_size": 32}),
+    )
+    assert (code, f"{NUM_SCENES} scenes do not fill one batch of 32" in told) == (2, True), told
+
+
 def test_a_checkpoint_that_is_missing_is_exit_4_with_a_summary(
     write_recipe: Callable[..., Path], ovsops: Command, tmp_path: Path
 ) -> None:
     towers = {"siglip": {"source": str(tmp_path / "no")}, "dino": {"source": str(tmp_path / "none")}}
-    code, _, _ = ovsops("run", write_recipe(program={"kind": "mapper", **towers}))
+    code, _, _ = ovsops("run", write_recipe(program={"kind": "mapper", "batch_size": 4, **towers}))
     assert code == 4
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["state"] == "not started"
 
@@ -105,7 +116,15 @@ def test_a_checkpoint_that_is_missing_is_exit_4_with_a_summary(
         ),
         ({"program": {"kind": "siglip2", "batch_size": "3"}}, r"program\.batch_size is \"3\""),
         ({"loop": {"num_steps": 2, "save_evry": 1}}, "did you mean 'save_every'"),
-        ({"loop": {"num_steps": 0}}, "must be 1 or more"),
+        ({"loop": {"num_steps": 0}}, r"loop\.num_steps is 0; it must be 1 or more"),
+        ({"program": {"kind": "dinov2", "batch_size": 0}}, r"program\.batch_size is 0; it must be 1 or more"),
+        ({"program": {"kind": "dinov2", "batch_size": 9}}, r"scenes is 8, which does not fill one batch of 9"),
+        ({"workers": 3, "engine": "ray"}, r"scenes is 8, which does not fill one batch of 12"),
+        ({"input": {"world": {"scenes": 8, "size": 100}}}, "which patches of 8 do not fill"),
+        (
+            {"input": {"world": {"scenes": 64, "size": 96}}, "program": {"kind": "siglip2"}},
+            r"are 96x96 pixels .* learns from 128x128",
+        ),
         ({"input": {}}, "either shards"),
         ({"input": {"shards": ["a"], "world": {"scenes": 1}}}, "either shards"),
         ({"input": {"world": {"scenes": 0}}}, r"input\.world\.scenes is 0"),

@@ -226,6 +226,7 @@ def test_class_ids_are_nouns_then_stuff() -> None:
         ({"min_things": 5, "max_things": 4}, "max_things 4"),
         ({"min_radius": 40}, "min_radius 40"),
         ({"size": 32, "min_radius": 4}, "under 2 pixels"),
+        ({"small_below": 50}, "small_below 50 is over big_above 24"),
         ({"max_turn_degrees": 91}, "max_turn_degrees"),
         ({"max_hidden_percent": 100}, "vanishes"),
         ({"two_stuffs_percent": 101}, "two_stuffs_percent"),

@@ -168,11 +168,14 @@ def test_contrast_with_several_truths_by_hand() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"window_sides": ()}, "at least one side"),
-        ({"window_sides": (0,)}, "at least one side"),
+        ({"window_sides": ()}, r"window_sides is .* expected one side or more"),
+        ({"window_sides": (0,)}, r"window_sides is .* expected one side or more"),
         ({"kept_share": 0.0}, r"must lie in \(0, 1\]"),
         ({"windows_per_step": 1}, "2 or more"),
-        ({"batch_size": 1}, "2 or more"),
+        ({"batch_size": 1}, r"program\.batch_size is 1; it must be 2 or more"),
+        ({"said_share": 1.5}, r"program\.said_share is 1\.5"),
+        ({"windows_only_steps": -1}, r"program\.windows_only_steps is -1"),
+        ({"window_weight": -1.0}, r"program\.window_weight is -1\.0"),
     ],
 )
 def test_nonsense_is_refused(changes: dict[str, object], message: str) -> None:

@@ -8,10 +8,14 @@ import torch
 
 from ovsops.backbones.checkpoint import Checkpoint, resolve
 from ovsops.backbones.dinov2 import Dinov2
+from ovsops.backbones.miniature import miniature_dino
 from ovsops.backbones.pixels import IMAGENET_MEAN, IMAGENET_STD, normalized
+from ovsops.errors import ConfigError
+from ovsops.miniature.scene import SceneConfig, draw_scene
+from ovsops.miniature.splits import seeds_of
 from ovsops.training.dinov2 import Dinov2Program, Dinov2ProgramConfig, mirrored
 from ovsops.training.loop import Progress
-from ovsops.training.scenes import SceneBank
+from ovsops.training.scenes import SceneBank, bank_of
 from tests.ovsops.training.programs import (
     losses_whatever_was_drawn_before,
     rows_on_one_batch,
@@ -62,6 +66,32 @@ def test_heads_that_say_nothing_cost_what_guessing_costs(bank: SceneBank, tmp_pa
     assert losses["patches"] == pytest.approx(math.log(20), rel=1e-5)  # 20 classes alike
     assert losses["pictures"] == pytest.approx(math.log(2), rel=1e-5)
     assert losses["total"] == pytest.approx(math.log(20) + 0.5 * math.log(2), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"batch_size": 0}, r"program\.batch_size is 0; it must be 1 or more"),
+        ({"label_weight": -1.0}, r"program\.label_weight is -1\.0; it must be 0 or more"),
+        ({"label_weight": 0.0, "image_label_weight": 0.0}, "every weight is 0"),
+        ({"stuff_share": -0.1}, r"program\.stuff_share is -0\.1"),
+    ],
+)
+def test_nonsense_is_refused(fields: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Dinov2ProgramConfig(**fields)  # type: ignore[arg-type]
+
+
+def test_scenes_that_patches_do_not_fill_are_refused_and_other_whole_ones_are_not(tmp_path: Path) -> None:
+    seed = seeds_of("train")[0]
+    config = Dinov2ProgramConfig(batch_size=1)
+    with pytest.raises(ConfigError, match=r"are 100x100 pixels .* which patches of 8 do not fill"):
+        Dinov2Program(bank_of([draw_scene(seed, SceneConfig(size=100))]), config, tmp_path)
+    small = bank_of([draw_scene(seed, SceneConfig(size=64))])
+    with torch.no_grad():
+        assert Dinov2Program(small, config, tmp_path).losses(0)["total"].isfinite()
+    with pytest.raises(ConfigError, match="learns from 128x128"):
+        Dinov2Program(small, config, tmp_path, build_model=miniature_dino)
 
 
 def test_masks_are_mirrored_with_their_pictures(bank: SceneBank) -> None:

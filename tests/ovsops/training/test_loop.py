@@ -210,8 +210,16 @@ def test_bfloat16_is_autocast_and_float32_is_not() -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"num_steps": 0}, "num_steps, save_every and log_every"),
-        ({"num_steps": 1, "save_every": 0}, "num_steps, save_every and log_every"),
+        ({"num_steps": 0}, r"loop\.num_steps is 0; it must be 1 or more"),
+        ({"num_steps": 1, "save_every": 0}, r"loop\.save_every is 0"),
+        ({"num_steps": 1, "log_every": 0}, r"loop\.log_every is 0"),
+        ({"num_steps": 1, "warmup_steps": -5}, r"loop\.warmup_steps is -5; it must be 0 or more"),
+        ({"num_steps": 1, "weight_decay": -0.1}, r"loop\.weight_decay is -0\.1"),
+        ({"num_steps": 1, "final_share": 1.5}, r"loop\.final_share is 1\.5; it must lie in \[0, 1\]"),
+        ({"num_steps": 1, "betas": (0.9, 1.0)}, r"loop\.betas is \(0\.9, 1\.0\)"),
+        ({"num_steps": 1, "clip_norm": -1.0}, r"loop\.clip_norm is -1\.0; it must be over 0"),
+        ({"num_steps": 1, "clip_norm": math.nan}, r"loop\.clip_norm is nan"),
+        ({"num_steps": 1, "learning_rate": math.inf}, "learning_rate is inf"),
         ({"num_steps": 1, "learning_rate": math.nan}, "learning_rate is nan"),
         ({"num_steps": 1, "precision": "float16"}, "'float16': auto, float32 or bfloat16"),
     ],

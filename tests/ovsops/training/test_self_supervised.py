@@ -147,10 +147,14 @@ def test_the_teacher_is_exported(
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"batch_size": 1}, "batch_size >= 2"),
+        ({"batch_size": 1}, r"program\.batch_size is 1; it must be 2 or more"),
+        ({"num_local": -1}, r"program\.num_local is -1; it must be 0 or more"),
+        ({"local_scale": (0.5, 0.1)}, r"program\.local_scale is \(0\.5, 0\.1\)"),
+        ({"teacher_momentum": 1.5}, r"program\.teacher_momentum is 1\.5"),
+        ({"koleo_weight": -0.1}, r"program\.koleo_weight is -0\.1"),
         ({"masked_share": 1.0}, r"masked_share is 1\.0"),
-        ({"global_pixels": 50}, "global_pixels must be a multiple of the patch of 8 px"),
-        ({"local_pixels": 20}, "local_pixels must be a multiple of the patch of 8 px"),
+        ({"global_pixels": 50}, "global_pixels is 50; it must be a multiple of the patch of 8 px"),
+        ({"local_pixels": 20}, "local_pixels is 20; it must be a multiple of the patch of 8 px"),
     ],
 )
 def test_nonsense_is_refused(fields: dict[str, object], said: str, bank: SceneBank, tmp_path: Path) -> None:

@@ -11,9 +11,12 @@ from torch.nn import functional as F
 from ovsops.backbones.checkpoint import Checkpoint, resolve
 from ovsops.backbones.pixels import SIGLIP_MEAN, SIGLIP_STD, normalized
 from ovsops.backbones.siglip2 import SiglipText, SiglipVision
+from ovsops.errors import ConfigError
 from ovsops.miniature.attributes import CLASS_NAMES, LANGUAGES, NOUNS, STUFF
+from ovsops.miniature.scene import SceneConfig, draw_scene
+from ovsops.miniature.splits import seeds_of
 from ovsops.training.loop import Progress
-from ovsops.training.scenes import ABSENT, SceneBank, phrase_codes, thing_codes
+from ovsops.training.scenes import ABSENT, SceneBank, bank_of, phrase_codes, thing_codes
 from ovsops.training.siglip2 import SiglipProgram, SiglipProgramConfig
 from tests.ovsops.training.programs import (
     losses_whatever_was_drawn_before,
@@ -257,3 +260,27 @@ def test_the_exported_checkpoint_gives_the_trained_features(
         torch.testing.assert_close(found, expected, atol=0.02, rtol=0.02)  # weights were rounded to float16
     cosines = torch.cosine_similarity(embeddings, said, dim=-1)
     assert cosines.min() > 0.9999
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"batch_size": 0}, r"program\.batch_size is 0; it must be 1 or more"),
+        ({"phrases_per_step": -1}, r"program\.phrases_per_step is -1; it must be 0 or more"),
+        ({"label_weight": -1.0}, r"program\.label_weight is -1\.0; it must be 0 or more"),
+        ({"patch_weight": math.nan}, r"program\.patch_weight is nan"),
+        ({"long_share": 2.0}, r"program\.long_share is 2\.0; it must lie in \[0, 1\]"),
+        ({"seed": -1}, r"program\.seed is -1"),
+    ],
+)
+def test_nonsense_is_refused(fields: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        SiglipProgramConfig(**fields)  # type: ignore[arg-type]
+
+
+def test_scenes_of_another_size_are_refused(tmp_path: Path) -> None:
+    small = bank_of([draw_scene(seeds_of("train")[0], SceneConfig(size=96))])
+    with pytest.raises(
+        ConfigError, match=r"are 96x96 pixels .* learns from 128x128: set input\.world\.size to 128"
+    ):
+        SiglipProgram(small, SiglipProgramConfig(batch_size=1), tmp_path)
