@@ -1,97 +1,73 @@
-"""Whether scores mean what they say: ECE, reliability table, Platt scaling. Axes: N samples, C columns, M bins.
+"""Whether scores mean what they say: ECE, reliability tables, Platt scaling. Axes: N samples, C columns, M bins.
 
-Expected calibration error as in Guo et al. (arXiv:1706.04599, eq. 3); bins of equal mass as in Nixon et al.
-(arXiv:1904.01685). Not measured: how well scores separate right from wrong (a scorer that always says the base rate
-has ECE 0), and how scores behave on other images.
+Expected calibration error as in Guo et al. (arXiv:1706.04599, eq. 3), over bins of equal width. Not measured: how well
+scores separate right from wrong (a scorer that always says the base rate has ECE 0), and how scores behave on other
+images.
+
+A reliability table is `3 x M` whole numbers, so tables of images add up in any order: weight of the samples in a bin,
+sum of weight times score in steps of `1 / unit`, weight of the right ones.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64, Num
 from torch import Tensor
 from torch.nn import functional as F
 
 from ovsops.errors import ConfigError, ShapeError
-from ovsops.metrics.counts import added, ratio
+from ovsops.metrics.counts import ratio
 
-NUM_CELLS = 15 * 1024
-"""Cells of equal width that scores are counted in; bins are whole numbers of them."""
-_UNIT = 1 << 30
-"""Scores are summed as whole multiples of 1 / 2**30, so that sums do not depend on their order."""
+SAMPLE_UNIT = 1 << 30
+"""Steps of a score where samples weigh 1: room for 2**33 of them."""
+PIXEL_UNIT = 1 << 16
+"""Steps where they weigh by their pixels: room for 2**47 pixels."""
 _NEWTON_STEPS = 100
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReliabilityTable:
-    """Bins by score, ascending; those without samples have nan."""
+def reliability_table(
+    scores: Float64[np.ndarray, "N"],
+    is_right: Bool[np.ndarray, "N"],
+    *,
+    num_bins: int,
+    weights: Int64[np.ndarray, "N"] | None = None,
+    unit: int = SAMPLE_UNIT,
+) -> Int64[np.ndarray, "3 M"]:
+    """Samples by score; each weighs 1 without `weights`. Bins are half-open, [low, high), the last one closed.
 
-    num_samples: Int64[np.ndarray, "M"]
-    mean_score: Float64[np.ndarray, "M"]
-    share_correct: Float64[np.ndarray, "M"]
-
-    @property
-    def ece(self) -> float:
-        """Mean distance of score and share of right ones, weighted by samples; nan without samples."""
-        gaps = np.nan_to_num(np.abs(self.mean_score - self.share_correct), nan=0.0)
-        return float(ratio((gaps * self.num_samples).sum(), self.num_samples.sum()))
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ReliabilityCounts:
-    """Samples, sums of scores and right ones, by score. Holds up to 2**33 samples."""
-
-    counts: Int64[np.ndarray, "3 15360"]
-    """Rows: samples, sum of scores in units of 2**-30, right ones."""
-
-    @classmethod
-    def zeros(cls) -> "ReliabilityCounts":
-        """Nothing counted yet."""
-        return cls(counts=np.zeros((3, NUM_CELLS), np.int64))
-
-    def update(self, scores: Float[Tensor, "N"], is_correct: Bool[Tensor, "N"]) -> "ReliabilityCounts":
-        """These counts and those of more samples. Raises `ShapeError` for scores outside [0, 1]."""
-        values = scores.detach().double().cpu()
-        if not bool(((values >= 0) & (values <= 1)).all()):
-            raise ShapeError(
-                "scores outside [0, 1] or nan: calibration is about scores, put logits through a sigmoid"
-            )
-        cells = (values * NUM_CELLS).long().clamp(max=NUM_CELLS - 1)
-        rows = (torch.ones_like(cells), (values * _UNIT).round().long(), is_correct.cpu().long())
-        table = torch.zeros((3, NUM_CELLS), dtype=torch.int64)
-        for row, amounts in zip(table, rows, strict=True):
-            row.index_add_(0, cells, amounts)
-        return ReliabilityCounts(counts=self.counts + table.numpy())
-
-    def __add__(self, other: "ReliabilityCounts") -> "ReliabilityCounts":
-        return ReliabilityCounts(counts=added(self.counts, other.counts, what="reliability counts"))
-
-    def compute(
-        self, *, num_bins: int = 15, kind: Literal["equal_width", "equal_mass"] = "equal_width"
-    ) -> ReliabilityTable:
-        """Reliability per bin.
-
-        Bins are half-open, [low, high), the last one closed. Bins of equal mass hold as equal numbers of samples
-        as cells of 1/15360 allow; samples of one score stay together. `num_bins` must divide 15360.
-        """
-        if num_bins < 1 or NUM_CELLS % num_bins:
-            raise ShapeError(f"{num_bins} bins: give a divisor of {NUM_CELLS}, such as 10, 15 or 20")
-        samples = self.counts[0]
-        if kind == "equal_width":
-            bins = np.arange(NUM_CELLS) // (NUM_CELLS // num_bins)
-        else:
-            middle = 2 * samples.cumsum() - samples  # twice the rank of a cell's middle sample
-            bins = np.minimum(middle * num_bins // max(2 * int(samples.sum()), 1), num_bins - 1)
-        table = np.zeros((3, num_bins), np.int64)
-        for row, amounts in zip(table, self.counts, strict=True):
-            np.add.at(row, bins, amounts)
-        return ReliabilityTable(
-            num_samples=table[0],
-            mean_score=ratio(table[1], table[0] * _UNIT),
-            share_correct=ratio(table[2], table[0]),
+    Raises `ShapeError` for scores outside [0, 1] and for nan.
+    """
+    if not ((scores >= 0) & (scores <= 1)).all():
+        raise ShapeError(
+            "scores outside [0, 1] or nan: calibration is about scores, put logits through a sigmoid"
         )
+    bins = np.minimum((scores * num_bins).astype(np.int64), num_bins - 1)
+    weight = np.ones(len(scores), np.int64) if weights is None else weights
+    table = np.zeros((3, num_bins), np.int64)
+    for row, amounts in zip(
+        table, (weight, weight * np.rint(scores * unit).astype(np.int64), weight * is_right), strict=True
+    ):
+        np.add.at(row, bins, amounts)
+    return table
+
+
+def mean_scores(table: Num[np.ndarray, "*B 3 M"], *, unit: int = SAMPLE_UNIT) -> Float64[np.ndarray, "*B M"]:
+    """Mean score of each bin; nan in empty ones."""
+    return ratio(table[..., 1, :], table[..., 0, :] * unit)
+
+
+def right_shares(table: Num[np.ndarray, "*B 3 M"]) -> Float64[np.ndarray, "*B M"]:
+    """Share of right samples of each bin; nan in empty ones."""
+    return ratio(table[..., 2, :], table[..., 0, :])
+
+
+def calibration_error(
+    table: Num[np.ndarray, "*B 3 M"], *, unit: int = SAMPLE_UNIT
+) -> Float64[np.ndarray, "*B"]:
+    """Mean distance of score and share of right ones over bins, weighted by their samples; nan without samples."""
+    gaps = np.nan_to_num(np.abs(mean_scores(table, unit=unit) - right_shares(table)))
+    return ratio((gaps * table[..., 0, :]).sum(axis=-1), table[..., 0, :].sum(axis=-1))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,7 +86,7 @@ class ConfusionCounts:
         )
 
     def remapped(self, table: Integer[np.ndarray, "C"]) -> "ConfusionCounts":
-        """The counts of the same pixels had all labels been sent through `table` first (`remap_labels`)."""
+        """The counts of the same pixels had every label been replaced by `table[label]` first."""
         num_ids = int(table.max()) + 1
         onto = np.zeros((len(self.counts), num_ids), np.int64)
         onto[np.arange(len(self.counts)), table] = 1
@@ -118,7 +118,7 @@ def pixel_accuracy(
 
 
 def background_table(num_ids: int, kept: Sequence[int]) -> Int64[np.ndarray, "C"]:
-    """A table for `remap_labels` that makes `kept` 1, 2, ... in their order and all other ids 0.
+    """A table for `ConfusionCounts.remapped` that makes `kept` 1, 2, ... in their order and all other ids 0.
 
     With the things of a world as `kept` it gives the view of nouns and one background.
     """
@@ -127,17 +127,6 @@ def background_table(num_ids: int, kept: Sequence[int]) -> Int64[np.ndarray, "C"
     table = np.zeros(num_ids, np.int64)
     table[list(kept)] = np.arange(1, len(kept) + 1)
     return table
-
-
-def remap_labels(
-    labels: Integer[np.ndarray, "h w"], table: Integer[np.ndarray, "C"], *, ignore: int = IGNORE
-) -> Int64[np.ndarray, "h w"]:
-    """Labels sent through `table[id]`; `ignore` stays. Raises `ShapeError` for ids that it does not have."""
-    is_known = labels != ignore
-    check_labels(labels[is_known], len(table), what="label map")
-    remapped = np.full(labels.shape, ignore, np.int64)
-    remapped[is_known] = table[labels[is_known]]
-    return remapped
 
 
 def check_labels(labels: Integer[np.ndarray, "*S"], num_ids: int, *, what: str) -> None:

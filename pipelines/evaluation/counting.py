@@ -3,27 +3,28 @@
 areas      3 x C+1   pixels of intersection, truth, prediction; the last place is stuff and nothing taken together
 outlines   4 x C     boundary pixels (`ovsops.metrics.boundary`)
 bands      3 x C     pixels in bands along outlines
-scores     3 x M     regions, sum of their scores in units of 2**-30, right ones
+scores     3 x M     regions by score: how many, sum of their scores, right ones (`ovsops.metrics.calibration`)
+by_area    3 x M     the same, each region weighing its known pixels
 hard, soft 3 x C+1   areas of the truth seen through a patch grid, where one is given
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int32, Int64, Num
+from jaxtyping import Int32, Int64, Num
 
 from ovsops.errors import ConfigError, ShapeError
 from ovsops.metrics.boundary import BandCounts, BoundaryConfig, BoundaryCounts
+from ovsops.metrics.calibration import PIXEL_UNIT, reliability_table
 from ovsops.metrics.ceiling import through_patches
 from ovsops.metrics.counts import ratio
 from ovsops.metrics.segmentation import ConfusionCounts
 from pipelines.evaluation.classes import IGNORED, Classes
 from pipelines.evaluation.labelled import LabelledImage, label_map, region_masks
-
-SCORE_UNIT = 1 << 30
-"""Scores are summed as whole multiples of its inverse, so that sums do not depend on their order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,8 @@ class CountLayout:
     def shapes(self) -> dict[str, tuple[int, int]]:
         """Shape of each table by name."""
         c = self.num_places
-        shapes = {"areas": (3, c + 1), "outlines": (4, c), "bands": (3, c), "scores": (3, self.num_bins)}
+        shapes = {"areas": (3, c + 1), "outlines": (4, c), "bands": (3, c)}
+        shapes |= {"scores": (3, self.num_bins), "by_area": (3, self.num_bins)}
         return shapes | ({"hard": (3, c + 1), "soft": (3, c + 1)} if self.has_ceiling else {})
 
     @cached_property
@@ -98,7 +100,7 @@ class Counter:
         self.layout = CountLayout(
             num_places=classes.num_places, num_bins=config.num_bins, has_ceiling=config.grid is not None
         )
-        self._merged = np.array([0, *(place for place in classes.of_kind("stuff"))])
+        self._is_thing = np.isin(np.arange(classes.num_places), classes.of_kind("thing")).astype(np.int64)
 
     def ceiling(self, truth: Int32[np.ndarray, "h w"]) -> dict[str, Int64[np.ndarray, "3 D"]]:
         """Areas of a perfect classifier of the grid's patches."""
@@ -133,7 +135,7 @@ class Counter:
                 "areas": areas,
                 "outlines": outlines.counts,
                 "bands": bands.areas,
-                "scores": self._scores(image, truth),
+                **self._scores(image, truth),
                 **ceiling,
             }
         )
@@ -152,36 +154,38 @@ class Counter:
         return zeros.update(truth, predicted.astype(np.int64), ignore=IGNORED).counts
 
     def _areas(self, confusion: Int64[np.ndarray, "C C"]) -> Int64[np.ndarray, "3 D"]:
-        """Areas of every place, and of stuff and nothing as one background (`background_table` of the things)."""
-        merged = confusion[np.ix_(self._merged, self._merged)].sum()
-        own = ConfusionCounts(counts=confusion).areas
-        background = [merged, own[1, self._merged].sum(), own[2, self._merged].sum()]
-        return np.concatenate([own, np.array(background, np.int64)[:, None]], axis=1)
+        """Areas of every place, and of stuff and nothing as one background."""
+        own = ConfusionCounts(counts=confusion)
+        return np.concatenate([own.areas, own.remapped(self._is_thing).areas[:, :1]], axis=1)
 
-    def _scores(self, image: LabelledImage, truth: Int32[np.ndarray, "h w"]) -> Int64[np.ndarray, "3 M"]:
+    def _scores(
+        self, image: LabelledImage, truth: Int32[np.ndarray, "h w"]
+    ) -> dict[str, Int64[np.ndarray, "3 M"]]:
         """Regions by score. A region is right when most of its known pixels are truly of its class."""
-        num_bins = self.config.num_bins
-        table = np.zeros((3, num_bins), np.int64)
+        scores: list[float] = []
+        is_right: list[bool] = []
+        num_known: list[int] = []
         size_hw = (truth.shape[0], truth.shape[1])
         for region, mask in zip(image.regions, region_masks(image, size_hw), strict=True):
             known = truth[mask]
             known = known[known != IGNORED]
             if len(known) == 0:
                 continue  # the truth says nothing about this region
-            calibrated = region["score_calibrated"]
-            score = float(region["score"] if calibrated is None else calibrated)
-            if not 0 <= score <= 1:
-                raise ShapeError(
-                    f"{image.where}: region {region['instance_uid']} has the score {score}; expected 0 to 1"
-                )
             majority = self.classes.ids[int(np.bincount(known).argmax())]
-            column = min(int(score * num_bins), num_bins - 1)
-            table[:, column] += (1, round(score * SCORE_UNIT), majority == region["category_id"])
-        return table
+            scores.append(_score(region, where=image.where))
+            is_right.append(majority == region["category_id"])
+            num_known.append(len(known))
+        values, right = np.array(scores, np.float64), np.array(is_right, bool)
+        num_bins, areas = self.config.num_bins, np.array(num_known, np.int64)
+        return {
+            "scores": reliability_table(values, right, num_bins=num_bins),
+            "by_area": reliability_table(values, right, num_bins=num_bins, weights=areas, unit=PIXEL_UNIT),
+        }
 
 
-def calibration_error(scores: Num[np.ndarray, "*b 3 M"]) -> Float64[np.ndarray, "*b"]:
-    """Expected calibration error of tables of scores (arXiv:1706.04599, eq. 3); nan without regions."""
-    regions = scores[..., 0, :]
-    gaps = np.abs(ratio(scores[..., 1, :], regions * SCORE_UNIT) - ratio(scores[..., 2, :], regions))
-    return ratio((np.nan_to_num(gaps) * regions).sum(axis=-1), regions.sum(axis=-1))
+def _score(region: Mapping[str, Any], *, where: str) -> float:
+    calibrated = region["score_calibrated"]
+    score = float(region["score"] if calibrated is None else calibrated)
+    if not 0 <= score <= 1:
+        raise ShapeError(f"{where}: region {region['instance_uid']} has the score {score}; expected 0 to 1")
+    return score

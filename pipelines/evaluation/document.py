@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from ovsops.metrics.bootstrap import BootstrapConfig
+from ovsops.metrics.calibration import PIXEL_UNIT, SAMPLE_UNIT
 from pipelines.evaluation.figures import CEILING, MEANINGS, PER_CLASS, Estimate, Estimates, Figures
 from pipelines.evaluation.tally import RunTally, Tally
 
@@ -130,18 +131,26 @@ def _plain(estimates: Estimates, names: Sequence[str]) -> dict[str, dict[str, fl
     return {name: estimates[name].to_plain() for name in names}
 
 
-def score_table(results: Results, run: RunTally) -> Int64[np.ndarray, "3 M"]:
-    """Regions of a run by score."""
-    return results.tally.counter.layout.part(run.blocks.states.sum(axis=0), "scores")
+def score_table(results: Results, run: RunTally, part: str = "scores") -> Int64[np.ndarray, "3 M"]:
+    """Regions of a run by score; `by_area` weighs each by its pixels."""
+    return results.tally.counter.layout.part(run.blocks.states.sum(axis=0), part)
 
 
 def _reliability(results: Results, run: RunTally) -> list[dict[str, int | float]]:
     """Bins of equal width with the sums that they hold."""
-    table = score_table(results, run)
+    table = np.concatenate([score_table(results, run), score_table(results, run, "by_area")])
     width = 1 / table.shape[1]
     return [
-        {"from": round(i * width, 6), "regions": int(n), "sum_of_scores": s / 2**30, "right": int(right)}
-        for i, (n, s, right) in enumerate(table.T.tolist())
+        {
+            "from": round(i * width, 6),
+            "regions": n,
+            "sum_of_scores": scores / SAMPLE_UNIT,
+            "right": right,
+            "pixels": pixels,
+            "sum_of_scores_by_area": by_area / PIXEL_UNIT,
+            "pixels_of_right": pixels_right,
+        }
+        for i, (n, scores, right, pixels, by_area, pixels_right) in enumerate(table.T.tolist())
     ]
 
 

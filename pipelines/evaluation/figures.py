@@ -8,10 +8,11 @@ from jaxtyping import Float64, Int64, Num
 
 from ovsops.metrics.bootstrap import BootstrapConfig, bootstrap, paired_bootstrap
 from ovsops.metrics.boundary import boundary_f, mean_boundary_f
+from ovsops.metrics.calibration import PIXEL_UNIT, calibration_error
 from ovsops.metrics.counts import mean_of_defined, ratio
 from ovsops.metrics.segmentation import accuracy, iou, mean_iou, pixel_accuracy
 from pipelines.evaluation.classes import Classes
-from pipelines.evaluation.counting import CountLayout, calibration_error
+from pipelines.evaluation.counting import CountLayout
 
 MEANINGS: Mapping[str, str] = {
     "mean_iou": "mIoU, all classes",
@@ -23,7 +24,9 @@ MEANINGS: Mapping[str, str] = {
     "mean_boundary_f": "mean boundary F",
     "mean_boundary_iou": "mean boundary IoU",
     "region_accuracy": "regions named right",
+    "region_accuracy_by_area": "regions named right, by area",
     "calibration_error": "ECE of region scores",
+    "calibration_error_by_area": "ECE of region scores, by area",
     "labelled_share": "pixels with a label",
 }
 """What each figure is, in the order of tables."""
@@ -58,7 +61,12 @@ class Figures:
         self._add("mean_boundary_f", lambda s: mean_boundary_f(self._part(s, "outlines"), classes.counted))
         self._add("mean_boundary_iou", lambda s: mean_iou(self._part(s, "bands"), classes.counted))
         self._add("region_accuracy", lambda s: _right_share(self._part(s, "scores")))
+        self._add("region_accuracy_by_area", lambda s: _right_share(self._part(s, "by_area")))
         self._add("calibration_error", lambda s: calibration_error(self._part(s, "scores")))
+        self._add(
+            "calibration_error_by_area",
+            lambda s: calibration_error(self._part(s, "by_area"), unit=PIXEL_UNIT),
+        )
         if layout.has_ceiling:
             self._add_means("hard", "hard_")
             self._add_means("soft", "soft_")

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Int64
 from matplotlib.figure import Figure  # without pyplot: no state, no display
 
+from ovsops.metrics.calibration import mean_scores, right_shares
 from ovsops.metrics.counts import ratio
-from pipelines.evaluation.counting import SCORE_UNIT
 from pipelines.evaluation.figures import Estimate
 
 _COLOURS = ("#2f6fb3", "#e08a2c", "#4a9d5b", "#a25bb5", "#c94f4f", "#6d7680")
@@ -74,9 +74,9 @@ def reliability_diagram(tables: Mapping[str, Int64[np.ndarray, "3 M"]]) -> bytes
     for number, (run, table) in enumerate(tables.items()):
         colour = _COLOURS[number % len(_COLOURS)]
         is_filled = table[0] > 0
-        scores = ratio(table[1], table[0] * SCORE_UNIT)[is_filled]
-        right = ratio(table[2], table[0])[is_filled]
-        upper.plot(scores, right, marker="o", color=colour, label=run)
+        upper.plot(
+            mean_scores(table)[is_filled], right_shares(table)[is_filled], marker="o", color=colour, label=run
+        )
         num_bins = table.shape[1]
         lower.stairs(table[0], np.linspace(0, 1, num_bins + 1), color=colour, fill=len(tables) == 1)
     upper.set(

@@ -73,9 +73,9 @@ def figures(summary: dict[str, Any], run: str) -> dict[str, float]:
 
 def test_labels_that_are_the_truth_score_one_everywhere(world: Path, tmp_path: Path) -> None:
     found = figures(run_evaluate(make_job(world, tmp_path / "e", "perfect")), "perfect")
-    error = found.pop("calibration_error")
+    errors = [found.pop("calibration_error"), found.pop("calibration_error_by_area")]
     assert set(found.values()) == {1.0}
-    assert error == pytest.approx(0.1, abs=2e-5)  # all right at 0.9; score maps have 16 bits
+    assert errors == pytest.approx([0.1, 0.1], abs=2e-5)  # all right at 0.9; score maps have 16 bits
 
 
 def test_broken_models_score_what_theory_says(world: Path, tmp_path: Path) -> None:

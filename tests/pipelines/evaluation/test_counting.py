@@ -4,15 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from ovsops.errors import ConfigError, OutputError, ShapeError
 from ovsops.masks.rle import mask_to_rle
-from ovsops.metrics.calibration import ReliabilityCounts
-from ovsops.metrics.segmentation import ConfusionCounts, background_table, mean_iou, remap_labels
+from ovsops.metrics.calibration import PIXEL_UNIT, SAMPLE_UNIT, calibration_error
+from ovsops.metrics.segmentation import ConfusionCounts, background_table, mean_iou
 from pipelines.evaluation.blocks import Blocks
 from pipelines.evaluation.classes import IGNORED, Classes, TruthClass
-from pipelines.evaluation.counting import SCORE_UNIT, CountConfig, Counter, calibration_error
+from pipelines.evaluation.counting import CountConfig, Counter
 from pipelines.evaluation.labelled import LabelledImage
 
 CLASSES = Classes(
@@ -78,8 +77,8 @@ def test_the_merged_background_is_that_of_remapped_labels() -> None:
     areas = count(Counter(CLASSES, CountConfig()), image(predicted), truth)["areas"]
     table = background_table(5, (1, 2))
     expected = ConfusionCounts.zeros(3).update(
-        remap_labels(CLASSES.places(truth).astype(np.int64), table),
-        remap_labels(CLASSES.places(predicted).astype(np.int64), table),
+        table[CLASSES.places(truth)],
+        table[CLASSES.places(predicted)],
     )
     assert areas[:, [5, 1, 2]].tolist() == expected.areas.tolist()
     assert mean_iou(areas, (1, 2, 5)) == pytest.approx(expected.compute().mean_iou)
@@ -90,17 +89,18 @@ def test_scores_by_hand_and_as_the_metric_has_them() -> None:
     predicted = np.array([[3, 3, 10, 10], [10, 700, 700, 10]])
     scores = {3: 0.95, 10: 0.41, 700: 0.2}
     counter = Counter(CLASSES, CountConfig(num_bins=10))
-    table = count(counter, image(predicted, scores=scores), truth)["scores"]
+    counts = count(counter, image(predicted, scores=scores), truth)
+    table, by_area = counts["scores"], counts["by_area"]
     # ball is right; key covers ball, sand, sand, key: sand has most; sand covers sand and key: a tie, the lower place
     assert table[0].tolist() == [0, 0, 1, 0, 1, 0, 0, 0, 0, 1]
     assert table[2].tolist() == [0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
-    assert table[1].sum() == round(0.95 * SCORE_UNIT) + round(0.41 * SCORE_UNIT) + round(0.2 * SCORE_UNIT)
-    reference = ReliabilityCounts.zeros().update(
-        torch.tensor([0.95, 0.41, 0.2]), torch.tensor([True, False, False])
-    )
-    assert calibration_error(table) == pytest.approx(reference.compute(num_bins=10).ece, abs=1e-6)
+    assert table[1].sum() == sum(round(score * SAMPLE_UNIT) for score in scores.values())
     assert calibration_error(table) == pytest.approx((0.05 + 0.41 + 0.2) / 3)
-    assert np.isnan(calibration_error(np.zeros((3, 10))))
+    # 2, 4 and 2 pixels
+    assert by_area[0].tolist() == [0, 0, 2, 0, 4, 0, 0, 0, 0, 2]
+    assert by_area[2].tolist() == [0, 0, 0, 0, 0, 0, 0, 0, 0, 2]
+    by_hand = (2 * 0.05 + 4 * 0.41 + 2 * 0.2) / 8
+    assert calibration_error(by_area, unit=PIXEL_UNIT) == pytest.approx(by_hand, abs=1e-5)
 
 
 def test_an_image_without_labels_is_wrong_everywhere() -> None:
