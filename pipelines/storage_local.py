@@ -111,10 +111,10 @@ class LocalStorage(Storage):
     def prune(self, prefix: str) -> None:
         """See `Storage.prune`. A write that comes at the same time makes its folder again."""
         folder = self._full(prefix)
-        for place, _, _ in os.walk(folder, topdown=False):
-            _remove_if_empty(Path(place))
-        for place in folder.parents:
-            if place == self.root or not _remove_if_empty(place):
+        for inner, _, _ in os.walk(folder, topdown=False):
+            _remove_if_empty(Path(inner))
+        for parent in folder.parents:
+            if parent == self.root or not _remove_if_empty(parent):
                 return
 
     def _full(self, path: str) -> Path:
