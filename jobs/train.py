@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from jobs.label import EngineName, installed_versions
 from jobs.logs import escape_controls
 from jobs.progress import LINE_EVERY_S, duration
 from jobs.recipe import LoadedTrain, recipe_hash, split_recipe, to_plain
-from jobs.train_recipe import TrainRecipe, is_train_setting
+from jobs.train_recipe import REASONS, TrainRecipe, is_train_setting
 from ovsops.backbones.checkpoint import pin_checkpoints
 from ovsops.errors import ConfigError, OvsopsError
 from ovsops.training.loop import Progress
@@ -76,7 +77,9 @@ def check_devices(recipe: TrainRecipe) -> None:
 
 def make_job(resolved: TrainRecipe) -> TrainJob:
     """The job of a resolved recipe."""
-    learned, settings = split_recipe(to_plain(resolved), is_setting=is_train_setting)
+    learned, settings = split_recipe(
+        to_plain(resolved), is_setting=partial(is_train_setting, loop=resolved.loop)
+    )
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "versions": installed_versions(),
@@ -94,6 +97,7 @@ def make_job(resolved: TrainRecipe) -> TrainJob:
         seed=resolved.program.seed,
         checkpoint=Path(resolved.export or Path(resolved.output) / "checkpoint"),
         manifest=manifest,
+        reasons=REASONS,
         device=resolved.device,
         workers=resolved.workers,
         reader=resolved.input.reader,

@@ -116,6 +116,16 @@ _SETTINGS = (
 """Fields that do not decide what is learned: of shards, their content does (`data.json`)."""
 
 
-def is_train_setting(path: str) -> bool:
+REASONS = {
+    "loop.num_steps": "The rate of every step depends on loop.num_steps, so a training of another length is another "
+    "one from its first step, and a finished one cannot be lengthened; where the rate is constant (loop.final_share: "
+    "1) num_steps may grow"
+}
+"""Why a field may not change between starts, where that is not plain."""
+
+
+def is_train_setting(path: str, loop: LoopConfig) -> bool:
     """Whether the field at a dotted path may change between starts of one training."""
+    if path == "loop.num_steps":
+        return loop.may_grow
     return any(path == setting or path.startswith(f"{setting}.") for setting in _SETTINGS)

@@ -21,10 +21,13 @@ def read_manifest(storage: Storage) -> dict[str, Any]:
         ) from None
 
 
-def claim_output(storage: Storage, manifest: Mapping[str, Any]) -> dict[str, Any]:
+def claim_output(
+    storage: Storage, manifest: Mapping[str, Any], *, reasons: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Write the manifest, or check that the one that is there asks for the same labels.
 
-    `manifest["recipe"]` holds every field that can change a label; the rest (versions, devices) may differ.
+    `manifest["recipe"]` holds every field that can change a label; the rest (versions, devices) may differ. `reasons`
+    tells of fields, by dotted path, why they may not change and what to do instead.
     """
     data = (json.dumps(manifest, indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode()
     if storage.create(MANIFEST, data):
@@ -37,9 +40,12 @@ def claim_output(storage: Storage, manifest: Mapping[str, Any]) -> dict[str, Any
         )
     changes = list(differences(earlier["recipe"], manifest["recipe"]))
     if changes:
+        why = [
+            text for path, text in (reasons or {}).items() if any(c.startswith(f"{path}:") for c in changes)
+        ]
         raise OutputError(
             f"{storage.url} was made with another recipe; these fields differ: {'; '.join(changes[:20])}."
-            " Choose another output, or set the fields back"
+            f" Choose another output, or set the fields back{''.join(f'. {text}' for text in why)}"
         )
     return earlier
 

@@ -45,6 +45,13 @@ class LoopConfig:
     precision: str = "auto"
     """`float32`, `bfloat16`, or `auto`: bfloat16 autocast on CUDA, float32 elsewhere."""
 
+    @property
+    def may_grow(self) -> bool:
+        """Whether a finished training can be lengthened: with a constant rate the first steps of a longer one are the
+        same; half a cosine falls to its own last step, so that another length is another training from the start.
+        """
+        return self.final_share == 1
+
     def __post_init__(self) -> None:
         require_at_least(self, "loop", 1, "num_steps", "save_every", "log_every")
         require_positive(self, "loop", "learning_rate")
@@ -53,7 +60,9 @@ class LoopConfig:
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"loop.betas is {self.betas}; both must lie in [0, 1)")
         if not self.clip_norm > 0:
-            raise ConfigError(f"loop.clip_norm is {self.clip_norm}; it must be over 0, infinity (.inf) for none")
+            raise ConfigError(
+                f"loop.clip_norm is {self.clip_norm}; it must be over 0, infinity (.inf) for none"
+            )
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ConfigError(f"loop.precision {self.precision!r}: auto, float32 or bfloat16")
 
@@ -116,6 +125,11 @@ def train(
     """
     optimizer = make_optimizer(program.module, config)
     before = load_state(folder / "states", program.module, optimizer)
+    if before.step > config.num_steps:
+        raise ConfigError(
+            f"loop.num_steps is {config.num_steps}, but {folder} has {before.step} steps behind it, which cannot be "
+            f"taken back: set it to {before.step} or more, or choose another output"
+        )
     curve = Curve(folder / "curve.csv", keep_until=before.step) if is_main else None
     sums, counted = dict(before.sums), before.counted
     done, timed, clock = before.step, 0, time.perf_counter()

@@ -5,10 +5,11 @@ OUT/data.json       which scenes it learned from    OUT/checkpoint/  what others
 OUT/curve.csv,.png  terms over steps                OUT/summary.json how the newest start ended
 """
 
+import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ from pipelines.lock import OutputLock
 from pipelines.manifest import claim_output
 from pipelines.readers import ReaderConfig
 from pipelines.runner import Engine, InlineEngine
-from pipelines.shards import expand_inputs
+from pipelines.shards import Shard, expand_inputs
 from pipelines.storage import Storage, StorageOptions, open_storage
 from pipelines.summary import SUMMARY, Limits, over_limits, write_summary
 from pipelines.training.scenes import SceneRows, read_scenes
@@ -62,6 +63,8 @@ class TrainJob:
     """Folder that gets the exported checkpoint."""
     manifest: Mapping[str, Any]
     """Content of `run.json`; `manifest["recipe"]` decides whether an output may be continued."""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """By dotted field of the recipe: why it may not change, and what to do instead."""
     device: str = "cpu"
     workers: WorkersConfig = field(default_factory=WorkersConfig)
     reader: ReaderConfig = field(default_factory=ReaderConfig)
@@ -107,7 +110,7 @@ def run_train(
         raise ConfigError("workers.num_workers is over 1, which needs Ray; take engine ray, or one worker")
     storage = open_storage(str(job.output))
     with OutputLock(storage) as lock:
-        claim_output(storage, job.manifest)
+        claim_output(storage, job.manifest, reasons=job.reasons)
         return _Run(job, engine, storage, lock, observer).run()
 
 
@@ -124,7 +127,7 @@ class _Run:
     ) -> None:
         self.job, self.engine, self.storage, self.lock, self.observer = job, engine, storage, lock, observer
         self.started = time.time()
-        self.rows: SceneRows | None = None
+        self.scenes: dict[str, Any] | None = None
         self.outcome: Outcome | None = None
         self.over: list[str] = []
 
@@ -146,11 +149,15 @@ class _Run:
 
     def _train(self) -> str:
         job = self.job
+        if self._is_done():
+            logger.info("%s is done: %d steps, nothing is read", self.storage.url, job.loop.num_steps)
+            return "done"
         many = job.workers.num_workers > 1
         shards = (str(draw_world(job.world, job.cache)),) if job.world else job.shards
         with self.engine as engine:
-            rows = read_scenes(engine, expand_inputs(shards, job.storage), job.reader, job.decode)
-            if not self._take(rows):
+            found = expand_inputs(shards, job.storage)
+            rows = read_scenes(engine, found, job.reader, job.decode)
+            if not self._take(rows, None if job.world else _identity(found)):
                 return "over limits"
             with stop_gently() as is_stopped:
                 if many:
@@ -169,9 +176,33 @@ class _Run:
             draw_curve(job.output / "curve.csv", job.output / "curve.png")
         return "done" if self.outcome.done >= job.loop.num_steps else "interrupted"
 
-    def _take(self, rows: SceneRows) -> bool:
+    def _is_done(self) -> bool:
+        """Whether an earlier start did all that is asked for, of the scenes that the input still holds.
+
+        A world is part of the recipe. Of shards names, sizes and content tags are compared: where these differ the
+        scenes are read, and compared themselves.
+        """
+        job = self.job
+        try:
+            earlier = json.loads(self.storage.read(SUMMARY))
+            learned_from = json.loads(self.storage.read(DATA))
+        except FileNotFoundError:
+            return False
+        steps = {"done": job.loop.num_steps, "asked": job.loop.num_steps}
+        is_whole = _steps_done(job.output) == job.loop.num_steps and job.checkpoint.is_dir()
+        told = (earlier["state"], earlier["steps"], earlier.get("checkpoint"))
+        if not is_whole or told != ("done", steps, str(job.checkpoint)):
+            return False
+        if job.world is None and learned_from.get("shards") != _identity(
+            expand_inputs(job.shards, job.storage)
+        ):
+            return False
+        self.scenes = earlier["scenes"]
+        return True
+
+    def _take(self, rows: SceneRows, shards: str | None) -> bool:
         """Note what was read; whether it may be learned from."""
-        self.rows = rows
+        self.scenes = rows.told()
         totals = rows.totals()
         logger.info("%d shards, %d scenes, %d left out", rows.num_shards, totals["used"], totals["failed"])
         if self.observer:
@@ -179,10 +210,10 @@ class _Run:
         self.over = over_limits(totals, rows.damaged, rows.failed_shards, self.job.limits)
         if self.over:
             return False
-        told = {"scenes": totals["used"], "sha256": rows.identity}
+        told = {"scenes": totals["used"], "sha256": rows.identity} | ({"shards": shards} if shards else {})
         if not self.storage.create(DATA, (json.dumps(told) + "\n").encode()):
             earlier = json.loads(self.storage.read(DATA))
-            if earlier != told:
+            if any(earlier[name] != told[name] for name in ("scenes", "sha256")):
                 raise OutputError(
                     f"{self.storage.url} has learned from other scenes ({earlier['scenes']}, sha256 "
                     f"{earlier['sha256'][:12]}) than the input holds now ({told['scenes']}, {rows.identity[:12]}): "
@@ -208,7 +239,7 @@ class _Run:
             "seed": job.seed,
             "device": job.device,
             "workers": job.workers.num_workers,
-            "scenes": self.rows.told() if self.rows else None,
+            "scenes": self.scenes,
             "checkpoint": str(job.checkpoint) if state == "done" else None,
             "this_run": {
                 "started_unix": self.started,
@@ -217,6 +248,11 @@ class _Run:
                 "worker": outcome.told() if outcome else None,
             },
         }
+
+
+def _identity(shards: Sequence[Shard]) -> str:
+    """SHA-256 over names, sizes and content tags."""
+    return hashlib.sha256(json.dumps([shard.id for shard in shards]).encode()).hexdigest()
 
 
 def _steps_done(output: Path) -> int:

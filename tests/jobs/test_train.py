@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,27 @@ def test_a_recipe_becomes_a_checkpoint_and_is_finished_the_second_time(
     assert (code, "no output of the label job" in told) == (5, True)
 
 
+def test_a_training_may_be_lengthened_where_its_rate_is_constant(
+    write_recipe: Callable[..., Path], ovsops: Command, tmp_path: Path
+) -> None:
+    loop = {"num_steps": 2, "log_every": 1, "warmup_steps": 0}
+    assert ovsops("run", write_recipe(loop=loop))[0] == 0
+    code, _, told = ovsops("run", tmp_path / "recipe.yaml", "--set", "loop.num_steps=3")
+    assert code == 5
+    assert "loop.num_steps: 2 -> 3" in told
+    assert "where the rate is constant (loop.final_share: 1) num_steps may grow" in " ".join(told.split())
+
+    constant = loop | {"final_share": 1.0}
+    path = write_recipe(loop=constant, output=str(tmp_path / "constant"))
+    assert ovsops("run", path)[0] == 0
+    assert ovsops("run", path, "--set", "loop.num_steps=3")[0] == 0
+    summary = json.loads((tmp_path / "constant" / "summary.json").read_text())
+    assert (summary["state"], summary["steps"]) == ("done", {"done": 3, "asked": 3})
+    assert summary["this_run"]["worker"]["start"] == 2
+    code, _, told = ovsops("run", path)
+    assert (code, "loop.num_steps is 2, but" in told, "set it to 3 or more" in told) == (2, True, True), told
+
+
 def test_broken_scenes_over_the_limit_are_exit_3(
     write_recipe: Callable[..., Path], ovsops: Command, tmp_path: Path
 ) -> None:
@@ -118,7 +140,10 @@ def test_a_checkpoint_that_is_missing_is_exit_4_with_a_summary(
         ({"loop": {"num_steps": 2, "save_evry": 1}}, "did you mean 'save_every'"),
         ({"loop": {"num_steps": 0}}, r"loop\.num_steps is 0; it must be 1 or more"),
         ({"program": {"kind": "dinov2", "batch_size": 0}}, r"program\.batch_size is 0; it must be 1 or more"),
-        ({"program": {"kind": "dinov2", "batch_size": 9}}, r"scenes is 8, which does not fill one batch of 9"),
+        (
+            {"program": {"kind": "dinov2", "batch_size": 9}},
+            r"scenes is 8, which does not fill one batch of 9",
+        ),
         ({"workers": 3, "engine": "ray"}, r"scenes is 8, which does not fill one batch of 12"),
         ({"input": {"world": {"scenes": 8, "size": 100}}}, "which patches of 8 do not fill"),
         (
@@ -151,7 +176,7 @@ def test_a_bucket_cannot_hold_states() -> None:
 
 def test_what_is_learned_and_the_settings_make_the_recipe_whole_again() -> None:
     plain = to_plain(recipe(workers=2, engine="ray"))
-    learned, settings = split_recipe(plain, is_setting=is_train_setting)
+    learned, settings = split_recipe(plain, is_setting=partial(is_train_setting, loop=recipe().loop))
     assert merge(learned, settings) == plain
     assert learned["workers"] == {"num_workers": 2}
     assert set(learned) == {"input", "program", "loop", "workers", "decode"}

@@ -135,6 +135,27 @@ def test_a_kill_between_states_repeats_the_steps_since_the_last(tmp_path: Path) 
     assert (tmp_path / "killed" / "curve.csv").read_bytes() == (tmp_path / "whole" / "curve.csv").read_bytes()
 
 
+def test_at_a_constant_rate_a_longer_training_begins_with_the_shorter_one(tmp_path: Path) -> None:
+    longer = replace(LOOP, final_share=1.0)
+    assert longer.may_grow
+    assert not LOOP.may_grow
+    train(whole := LinearProgram(), longer, tmp_path / "whole")
+    train(LinearProgram(), replace(longer, num_steps=8), tmp_path / "grown")
+    grown = LinearProgram()
+    assert train(grown, longer, tmp_path / "grown") == Trained(start=8, done=10)
+    assert all(torch.equal(a, b) for a, b in zip(weights(grown), weights(whole), strict=True))
+    curves = [(tmp_path / name / "curve.csv").read_bytes() for name in ("whole", "grown")]
+    assert curves[0] == curves[1]
+
+
+def test_steps_are_not_taken_back(tmp_path: Path) -> None:
+    train(LinearProgram(), LOOP, tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"num_steps is 8, but .* has 10 steps behind it.* set it to 10 or more"
+    ):
+        train(LinearProgram(), replace(LOOP, num_steps=8), tmp_path)
+
+
 def test_a_training_that_is_done_does_nothing_more(tmp_path: Path) -> None:
     train(LinearProgram(), LOOP, tmp_path)
     before = (tmp_path / "curve.csv").read_bytes()

@@ -1,9 +1,11 @@
 """A training that is killed or stopped, and started again, leaves what an undisturbed one leaves."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,37 @@ def test_a_finished_training_stays_as_it_is(shards: Path, reference: Path) -> No
     assert left(reference) == before
     assert (told["state"], told["steps"]["done"]) == ("done", LOOP.num_steps)
     assert told["scenes"]["used"] == NUM_SCENES
+
+
+def test_a_finished_training_reads_nothing(
+    shards: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("scenes were read")
+
+    before = left(reference)
+    monkeypatch.setattr("pipelines.training.job.read_scenes", fail)
+    told = run_train(make_job(reference.parent, shards), InlineEngine(StorageOptions()))
+    assert (told["state"], told["scenes"]["used"], told["this_run"]["worker"]) == ("done", NUM_SCENES, None)
+    with pytest.raises(AssertionError, match="scenes were read"):  # one step more is something to do
+        run_train(
+            make_job(reference.parent, shards, loop=replace(LOOP, num_steps=13)),
+            InlineEngine(StorageOptions()),
+        )
+    with pytest.raises(AssertionError, match="scenes were read"):  # and so is another checkpoint folder
+        run_train(
+            make_job(reference.parent, shards, checkpoint=reference / "other"), InlineEngine(StorageOptions())
+        )
+    assert left(reference) == before
+
+
+def test_moved_shards_of_the_same_scenes_are_no_other_scenes(
+    shards: Path, reference: Path, tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(shards, moved)
+    told = run_train(make_job(reference.parent, moved), InlineEngine(StorageOptions()))
+    assert (told["state"], told["scenes"]["used"]) == ("done", NUM_SCENES)
 
 
 def test_other_scenes_are_refused(shards: Path, reference: Path, tmp_path: Path) -> None:
