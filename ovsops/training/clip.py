@@ -31,6 +31,7 @@ from ovsops.miniature.attributes import CLASS_NAMES, LANGUAGES, STUFF, Language
 from ovsops.miniature.captions import region_phrase
 from ovsops.miniature.words import WORDS
 from ovsops.text.templates import fill_template, load_templates
+from ovsops.training.distinct import GatherDistinct
 from ovsops.training.fields import require_at_least, require_seed, require_share, require_weights
 from ovsops.training.scenes import (
     ABSENT,
@@ -261,7 +262,14 @@ class ClipProgram:
         return {
             "windows": torch.stack(each).mean(),
             "labels": F.cross_entropy(self.module.label_head(cls_tokens).float(), classes),
-            "translations": infonce_loss(english, chinese, logit_scale=scale),
+            "translations": infonce_loss(
+                english,
+                chinese,
+                logit_scale=scale,
+                gather=GatherDistinct(
+                    codes.to(self.device), most=self.config.windows_per_step, gather=self.gather
+                ),
+            ),
         }
 
     def windows(self, rows: Int[Tensor, " B"], generator: torch.Generator) -> Windows:

@@ -29,6 +29,7 @@ from ovsops.losses.siglip import siglip_loss
 from ovsops.miniature.attributes import CLASS_NAMES, LANGUAGES, NOUNS, STUFF, Language
 from ovsops.miniature.captions import region_phrase
 from ovsops.miniature.words import WORDS
+from ovsops.training.distinct import GatherDistinct
 from ovsops.training.fields import require_at_least, require_seed, require_share
 from ovsops.training.patch_labels import weighted_cross_entropy
 from ovsops.training.scenes import (
@@ -135,6 +136,7 @@ class SiglipProgram:
             torch.manual_seed(config.seed)
             self.module: SiglipModule = SiglipModule(model).to(device)
         self.patch_size = int(vision.patch_size)
+        self.most_texts = len(CLASS_NAMES) + config.phrases_per_step
         self.tokenizer = SiglipTokenizer(work_folder, length=model.config.text_config.max_position_embeddings)
 
     def losses(self, step: int) -> Mapping[str, Tensor]:
@@ -165,7 +167,11 @@ class SiglipProgram:
                 gather=self.gather,
             ),
             "regions": self._region_loss(rows, tokens, (english, chinese), codes),
-            "translations": infonce_loss(english, chinese),
+            "translations": infonce_loss(
+                english,
+                chinese,
+                gather=GatherDistinct(codes.to(self.device), most=self.most_texts, gather=self.gather),
+            ),
         }
         names = [texts[: len(CLASS_NAMES)] for texts in (english, chinese)]
         losses["patches"], losses["labels"] = self._patch_losses(rows, tokens, names)
