@@ -29,7 +29,7 @@ from ovsops.miniature.attributes import LANGUAGES
 from ovsops.training.calibration import fit_affine
 from ovsops.training.mapper_config import TERMS, MapperProgramConfig
 from ovsops.training.mapper_features import SAID_SETS, GridFeatures, MapperFeatures
-from ovsops.training.mapper_module import MapperModule, load_learned, save_learned
+from ovsops.training.mapper_module import MapperConstants, MapperModule, load_learned, save_learned
 from ovsops.training.mapper_terms import patch_loss, region_loss
 from ovsops.training.mapper_views import LiveViews, ViewTokens, random_boxes
 from ovsops.training.scenes import ABSENT, LENGTHS, batch_indices, matches, step_generator
@@ -114,20 +114,15 @@ class MapperProgram:
             ema_update(self.module.teacher, self.module.student, self.config.teacher_momentum)
 
     def export(self, folder: Path) -> None:
-        """`mapper.safetensors`, `fusion.safetensors` where W_f is learned, and the constants in `calibration.json`."""
-        save_learned(self.module, folder, self.calibration())
+        """`mapper.safetensors`, `mapper_constants.json`, and `fusion.safetensors` where W_f is learned."""
+        save_learned(self.module, folder, self.constants())
 
-    def calibration(self) -> dict[str, float]:
-        """The constants that this program knows, by the names of the segmenter's fields.
-
-        `temperature` and `bias` of the sigmoid term: sigmoid(similarity / temperature + bias) is the chance that a
-        caption belongs to a head. `siglip_scale` and `siglip_shift` bring SigLIP's patch similarities to the mean
-        and spread of DINO's over the class names; they need SigLIP patches in the features.
-        """
+    def constants(self) -> MapperConstants:
+        """Those of the sigmoid term where it is on, and those of SigLIP's patches where the features hold them."""
         numbers = {}
         if self.config.sigmoid_weight:
-            numbers["temperature"] = float((-self.module.sigmoid_log_scale.detach()).exp())
-            numbers["bias"] = float(self.module.sigmoid_bias.detach())
+            numbers["sigmoid_temperature"] = float((-self.module.sigmoid_log_scale.detach()).exp())
+            numbers["sigmoid_bias"] = float(self.module.sigmoid_bias.detach())
         grid = self.features.grid(self.config.grids[0])
         if grid.aligned is not None:
             with torch.no_grad():
@@ -140,7 +135,7 @@ class MapperProgram:
                 )
                 affine = fit_affine(class_similarity(aligned[:, None], names), dino)
             numbers |= {"siglip_scale": affine.scale, "siglip_shift": affine.shift}
-        return numbers
+        return MapperConstants(**numbers)
 
     def _batch(self, step: int) -> Batch:
         config = self.config

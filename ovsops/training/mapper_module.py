@@ -5,7 +5,7 @@ Axes: B texts or views, P patches, D DINO channels, E text and SigLIP channels.
 
 import copy
 import json
-from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
@@ -21,8 +21,27 @@ from ovsops.mapper.model import MAPPER_FILE, TextToDino, load_mapper, save_mappe
 from ovsops.training.mapper_config import MapperProgramConfig
 
 FUSION_FILE = "fusion.safetensors"
-CALIBRATION_FILE = "calibration.json"
+CONSTANTS_FILE = "mapper_constants.json"
 REGION_BIAS_INITIAL = -4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapperConstants:
+    """Numbers that a mapper training knows beside its weights; None where it has no such term or no such tower.
+
+    They are not the segmenter's: `calibration.json` (`ovsops.training.shipping.Calibration`) is fitted on validation
+    scenes, to the score that the segmenter gives a pixel.
+    """
+
+    sigmoid_temperature: float | None = None
+    """Of the sigmoid term, learned: sigmoid(similarity / temperature + bias) is the chance that a caption belongs to a
+    head of an image."""
+    sigmoid_bias: float | None = None
+    """Of the same."""
+    siglip_scale: float | None = None
+    """Brings SigLIP's patch similarities to the spread of DINO's over the class names, on training scenes."""
+    siglip_shift: float | None = None
+    """Brings them, scaled, to DINO's mean."""
 
 
 class LearnedMap(nn.Module):
@@ -72,15 +91,14 @@ class MapperModule(nn.Module):
         self.teacher: LearnedMap = copy.deepcopy(self.student).requires_grad_(False)
 
 
-def save_learned(module: MapperModule, folder: Path, calibration: Mapping[str, float]) -> None:
-    """`mapper.safetensors`, and where they were learned `fusion.safetensors` and `calibration.json`."""
+def save_learned(module: MapperModule, folder: Path, constants: MapperConstants) -> None:
+    """`mapper.safetensors`, `mapper_constants.json`, and where W_f was learned `fusion.safetensors`."""
     folder.mkdir(parents=True, exist_ok=True)
     save_mapper(module.student.psi, folder / MAPPER_FILE)
     if module.student.fusion is not None:
         weight = module.student.fusion.weight.detach().float().cpu().contiguous()
         save_file({"weight": weight}, folder / FUSION_FILE)
-    if calibration:
-        (folder / CALIBRATION_FILE).write_text(json.dumps(dict(calibration), indent=1, sort_keys=True) + "\n")
+    (folder / CONSTANTS_FILE).write_text(json.dumps(asdict(constants), indent=1) + "\n")
 
 
 def load_learned(module: MapperModule, folder: Path) -> None:
@@ -100,11 +118,32 @@ def load_learned(module: MapperModule, folder: Path) -> None:
                 f"{fusion}: the former stage learned a fusion residual and this one has none; set learn_fusion in both"
             )
         module.student.fusion.load_state_dict(load_file(fusion))
-    calibration = folder / CALIBRATION_FILE
-    if calibration.exists():
-        numbers = json.loads(calibration.read_text())
-        if "temperature" in numbers:
-            with torch.no_grad():
-                module.sigmoid_log_scale.fill_(-torch.tensor(numbers["temperature"]).log())
-                module.sigmoid_bias.fill_(numbers["bias"])
+    constants = load_constants(folder)
+    if constants.sigmoid_temperature is not None and constants.sigmoid_bias is not None:
+        with torch.no_grad():
+            module.sigmoid_log_scale.fill_(-torch.tensor(constants.sigmoid_temperature).log())
+            module.sigmoid_bias.fill_(constants.sigmoid_bias)
     module.teacher.load_state_dict(module.student.state_dict())
+
+
+def load_constants(folder: Path) -> MapperConstants:
+    """What `save_learned` wrote; nothing is known of a folder without the file, such as a shipped mapper.
+
+    Raises CheckpointError for a file that holds something else.
+    """
+    path = folder / CONSTANTS_FILE
+    if not path.exists():
+        return MapperConstants()
+    known = {field.name for field in fields(MapperConstants)}
+    try:
+        plain = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not JSON ({error}); export the mapper again") from error
+    if not isinstance(plain, dict) or plain.keys() != known:
+        raise CheckpointError(f"{path}: expected {', '.join(sorted(known))}; export the mapper again")
+    wrong = [name for name, value in plain.items() if not (value is None or isinstance(value, float))]
+    if wrong:
+        raise CheckpointError(
+            f"{path}: {', '.join(wrong)}: expected numbers or null; export the mapper again"
+        )
+    return MapperConstants(**plain)

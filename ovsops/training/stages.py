@@ -19,6 +19,7 @@ from ovsops.training.loop import LoopConfig
 from ovsops.training.mapper import MapperProgram, check_inputs
 from ovsops.training.mapper_config import TERMS, MapperProgramConfig
 from ovsops.training.mapper_features import MapperFeatures
+from ovsops.training.mapper_module import MapperConstants
 from ovsops.training.mapper_views import LiveViews
 
 Part = Literal["sigmoid", "distillation", "masked", "grids", "translation", "groups"]
@@ -58,7 +59,7 @@ class MapperStagesConfig(MapperProgramConfig):
     masked_weight: float = 0.1
     """From the third stage on: masked patches against the teacher's whole view."""
     grids: tuple[int, ...] = (16, 12, 20, 24)
-    """From the fourth stage on; the first of them gives the constants in `calibration.json`."""
+    """From the fourth stage on; the first of them gives the constants in `mapper_constants.json`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -141,10 +142,10 @@ class MapperStagesProgram(MapperProgram):
         if step + 1 in self.starts:
             self.module.teacher.load_state_dict(self.module.student.state_dict())
 
-    def calibration(self) -> dict[str, float]:
-        """The constants of the last stage, wherever the training was cut."""
+    def constants(self) -> MapperConstants:
+        """Those of the last stage, wherever the training was cut."""
         self.config = self.stages[-1]
-        return super().calibration()
+        return super().constants()
 
     def _stage(self, step: int) -> MapperProgramConfig:
         return self.stages[bisect_right(self.starts, step) - 1]

@@ -1,6 +1,5 @@
 """The mapper program: Talk2DINO by default, every other term by its weight, the teacher out of the gradient's way."""
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from ovsops.training.curve import read_curve
 from ovsops.training.loop import LoopConfig, train
 from ovsops.training.mapper import MapperProgram
 from ovsops.training.mapper_config import TERMS, MapperProgramConfig
-from ovsops.training.mapper_module import MapperModule
+from ovsops.training.mapper_module import CONSTANTS_FILE, MapperConstants, MapperModule, load_constants
 from ovsops.training.mapper_terms import patch_loss, region_loss, weighted_mean
 from ovsops.training.scenes import ABSENT, batch_indices
 from ovsops.training.stages import talk2dino_loop
@@ -197,15 +196,35 @@ def test_export_is_what_the_segmenter_loads_and_a_next_program_starts_from(
     mapper = load_mapper(tmp_path / "export")
     texts = world.features.texts.names[0]
     torch.testing.assert_close(mapper(texts), program.module.student.psi(texts))
-    numbers = json.loads((tmp_path / "export" / "calibration.json").read_text())
-    assert numbers.keys() == {"temperature", "bias", "siglip_scale", "siglip_shift"}
-    assert numbers["temperature"] == pytest.approx(math.exp(-program.module.sigmoid_log_scale.item()))
-    assert numbers["siglip_scale"] > 0
+    constants = load_constants(tmp_path / "export")
+    assert constants == program.constants()
+    assert constants.sigmoid_temperature == pytest.approx(math.exp(-program.module.sigmoid_log_scale.item()))
+    assert constants.siglip_scale is not None
+    assert constants.siglip_scale > 0
+    assert not (tmp_path / "export" / "calibration.json").exists()  # that is the segmenter's
     following = build(world, EVERYTHING, start=tmp_path / "export").module
     for name in ("student.psi.linears.0.weight", "student.fusion.weight", "teacher.psi.linears.1.bias"):
         wanted = program.module.state_dict()[name.replace("teacher", "student")]
         torch.testing.assert_close(following.state_dict()[name], wanted)
     torch.testing.assert_close(following.sigmoid_log_scale, program.module.sigmoid_log_scale)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "not JSON"),
+        ('{"alpha": 0.5, "temperature": 0.04}', "expected siglip_scale, siglip_shift, sigmoid_bias"),
+        (
+            '{"sigmoid_temperature": "0.1", "sigmoid_bias": null, "siglip_scale": null, "siglip_shift": null}',
+            "sigmoid_temperature: expected numbers or null",
+        ),
+    ],
+)
+def test_constants_of_something_else_are_refused(text: str, said: str, tmp_path: Path) -> None:
+    assert load_constants(tmp_path) == MapperConstants()
+    (tmp_path / CONSTANTS_FILE).write_text(text)
+    with pytest.raises(CheckpointError, match=said):
+        load_constants(tmp_path)
 
 
 def test_a_start_of_another_shape_is_refused(world: World, tmp_path: Path) -> None:
