@@ -207,6 +207,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe | Loa
     folder = path.resolve().parent
     if isinstance(plain.get("segmenter"), str):
         plain["segmenter"] = {"use": plain["segmenter"]}
+    if isinstance(plain.get("workers"), int):  # so that --set workers.num_threads=1 finds a mapping
+        plain["workers"] = {"num_workers": plain["workers"]}
     full = with_named_segmenter(apply_overrides(plain, overrides), folder, where=where)
     recipe = recipe_from_plain(full, where=where)
     if isinstance(recipe, LabelRecipe):

@@ -20,13 +20,16 @@ from jobs.logs import escape_controls
 from jobs.progress import LINE_EVERY_S, duration
 from jobs.recipe import LoadedTrain, recipe_hash, split_recipe, to_plain
 from jobs.train_recipe import REASONS, TrainRecipe, is_train_setting
-from ovsops.backbones.checkpoint import pin_checkpoints
-from ovsops.errors import ConfigError, OvsopsError
+from ovsops.backbones.checkpoint import SHIPPED, checkpoints_of, pin_checkpoints, read_config
+from ovsops.backbones.checkpoint import resolve as resolve_checkpoint
+from ovsops.backbones.presets import PRESETS
+from ovsops.errors import CheckpointError, ConfigError, OvsopsError
 from ovsops.training.loop import Progress
 from pipelines.runner import InlineEngine, RayEngine
 from pipelines.schemas import SCHEMA_VERSION
 from pipelines.storage import local_path, scheme_of
 from pipelines.training.job import TrainJob, TrainObserver, record_failed_start, run_train
+from pipelines.training.programs import ProgramRecipe
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +48,7 @@ def resolve(recipe: TrainRecipe) -> TrainRecipe:
     if precision == "auto":
         precision = "bfloat16" if device == "cuda" else "float32"
     output = local_path(recipe.output)
+    check_towers(recipe.program)
     return replace(
         recipe,
         input=replace(recipe.input, shards=tuple(_absolute(p) for p in recipe.input.shards)),
@@ -55,6 +59,39 @@ def resolve(recipe: TrainRecipe) -> TrainRecipe:
         loop=replace(recipe.loop, precision=precision),
         cache=str(recipe.cache_dir),
     )
+
+
+_TOWERS = {"siglip": ("siglip", "siglip2"), "dino": ("dinov2_with_registers",)}
+"""Field of a mapper's recipe, and the `model_type`s that its checkpoint's config.json may name."""
+_SHIPPED = {"siglip": "miniature:siglip2", "dino": "miniature:dinov2"}
+_RECIPES = {"siglip": "train_siglip2_miniature", "dino": "train_dinov2_miniature"}
+
+
+def check_towers(program: ProgramRecipe) -> None:
+    """The towers that a mapper stands between must be there, each in its place: before any scene is drawn.
+
+    Raises CheckpointError.
+    """
+    for role, checkpoint in checkpoints_of(program).items():
+        if role not in _TOWERS:
+            continue
+        source = checkpoint.source
+        is_named = checkpoint.revision is not None or source.startswith(SHIPPED) or source in PRESETS
+        if not is_named and not Path(source).expanduser().exists():
+            raise CheckpointError(
+                f"program.{role}.source is {source}, and there is no such folder: train the towers first (ovsops run "
+                f"jobs/recipes/{_RECIPES[role]}.yaml writes this one where it says), take the one that comes with the "
+                f"package (--set program.{role}.source={_SHIPPED[role]}), or give `revision` for a hub repository"
+            )
+        found = resolve_checkpoint(checkpoint)
+        model_type = read_config(found).get("model_type")
+        if model_type not in _TOWERS[role]:
+            swapped = [other for other, types in _TOWERS.items() if model_type in types]
+            hint = f"; it is one for program.{swapped[0]}: are the two swapped?" if swapped else ""
+            raise CheckpointError(
+                f"program.{role}.source is {source}, whose config.json says model_type {model_type!r}; expected "
+                f"{' or '.join(_TOWERS[role])}{hint}"
+            )
 
 
 def _absolute(url: str) -> str:

@@ -122,8 +122,10 @@ def test_a_checkpoint_that_is_missing_is_exit_4_with_a_summary(
     write_recipe: Callable[..., Path], ovsops: Command, tmp_path: Path
 ) -> None:
     towers = {"siglip": {"source": str(tmp_path / "no")}, "dino": {"source": str(tmp_path / "none")}}
-    code, _, _ = ovsops("run", write_recipe(program={"kind": "mapper", "batch_size": 4, **towers}))
+    code, _, told = ovsops("run", write_recipe(program={"kind": "mapper", "batch_size": 4, **towers}))
     assert code == 4
+    assert "train the towers first (ovsops run jobs/recipes/train_siglip2_miniature.yaml" in told
+    assert "--set program.siglip.source=miniature:siglip2" in told
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["state"] == "not started"
 
 
@@ -161,6 +163,26 @@ def test_a_checkpoint_that_is_missing_is_exit_4_with_a_summary(
 def test_recipes_that_cannot_run_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         recipe(**changes)
+
+
+def test_swapped_towers_are_noticed_before_scenes_are_drawn(
+    write_recipe: Callable[..., Path], ovsops: Command, tmp_path: Path
+) -> None:
+    towers = {"siglip": {"source": "miniature:dinov2"}, "dino": {"source": "miniature:siglip2"}}
+    code, _, told = ovsops("run", write_recipe(program={"kind": "mapper", "batch_size": 4, **towers}))
+    assert code == 4
+    assert "model_type 'dinov2_with_registers'; expected siglip or siglip2" in told
+    assert "it is one for program.dino: are the two swapped?" in told
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_field_of_workers_may_be_set_where_they_are_a_number(write_recipe: Callable[..., Path]) -> None:
+    loaded = load_recipe(write_recipe(workers=1), ["workers.num_threads=1"])
+    assert isinstance(loaded, LoadedTrain)
+    assert (loaded.recipe.workers.num_workers, loaded.recipe.workers.num_threads) == (1, 1)
+    again = load_recipe(write_recipe(workers=1, engine="ray"), ["workers=2"])
+    assert isinstance(again, LoadedTrain)
+    assert again.recipe.workers.num_workers == 2
 
 
 def test_workers_may_be_a_number() -> None:
