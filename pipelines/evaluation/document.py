@@ -10,6 +10,8 @@ from jaxtyping import Int64
 
 from ovsops.metrics.bootstrap import BootstrapConfig
 from ovsops.metrics.calibration import PIXEL_UNIT, SAMPLE_UNIT
+from pipelines.evaluation.explanations import CEILING as CEILING_MEANING
+from pipelines.evaluation.explanations import explain
 from pipelines.evaluation.figures import CEILING, MEANINGS, PER_CLASS, Estimate, Estimates, Figures
 from pipelines.evaluation.tally import RunTally, Tally
 
@@ -205,8 +207,6 @@ def sentences(results: Results) -> Iterator[str]:
         f"{tally.num_images} images against the truth {results.truth}; in brackets the {config.confidence:.0%}"
         f" interval of {config.num_resamples} bootstrap resamples of images, seed {config.seed}."
     )
-    if "mean_iou_things_background" in results.scalars:
-        yield "Things + background: every thing is a class, and stuff and pixels without a label are one more."
     for name, run in tally.runs.items():
         lost = run.statuses["failed"] + run.statuses["skipped"]
         if lost:
@@ -218,14 +218,18 @@ def sentences(results: Results) -> Iterator[str]:
     if tally.num_without_truth:
         first = "; ".join(list(tally.without_truth.values())[:3])
         yield f"{tally.num_without_truth} images have no usable truth and are not counted: {first}"
-    if tally.counter.config.grid:
-        yield (
-            "The patch columns are what a perfect classifier of patches reaches with the majority label (hard) and"
-            " with area shares upsampled (soft): no strict bound, and no model."
-        )
     blocks = next(iter(tally.runs.values())).blocks
     if blocks.images_per_block > 1:
         yield f"Resamples draw blocks of {blocks.images_per_block} consecutive images."
+
+
+def explanations(results: Results) -> Iterator[tuple[str, str]]:
+    """What each row of the table is and does not say, and the columns of the ceiling."""
+    config = results.tally.counter.config
+    for name in results.scalars:
+        yield MEANINGS[name], explain(name, config)
+    if config.grid:
+        yield f"{config.grid}x{config.grid} patches", CEILING_MEANING
 
 
 def to_markdown(results: Results, *, title: str, notice: str) -> str:
@@ -234,6 +238,10 @@ def to_markdown(results: Results, *, title: str, notice: str) -> str:
     if notice:
         parts.append(f"**{notice}**")
     parts += [_table(list(figure_rows(results))), *sentences(results)]
+    parts += [
+        "## How to read the figures",
+        "\n".join(f"- **{what}**: {why}" for what, why in explanations(results)),
+    ]
     parts += ["## Classes", _table(list(class_rows(results)))]
     parts.append(
         f"Recipe {results.provenance.get('recipe_hash', '')}, made by `{results.provenance.get('command', '')}`."
