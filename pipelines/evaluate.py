@@ -126,9 +126,9 @@ def _evaluate(job: EvaluateJob, storage: Storage) -> dict[str, Any]:
         results,
         title=job.title,
         notice=job.notice,
-        plots={what: png for what, (_, png) in plots.items()},
-        first=first,
-        worst=worst,
+        plots={what: (f"plots/{stem}.png", png) for what, (stem, png) in plots.items()},
+        first={f"pictures/{picture.name}": picture for picture in first},
+        worst={f"pictures/{picture.name}": picture for picture in worst},
     )
     storage.put(PAGE, page.encode())
     return _summary(job, results)

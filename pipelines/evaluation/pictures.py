@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Int32, UInt8
+from PIL import Image
 
 from ovsops.errors import ConfigError, ImageDecodeError
 from ovsops.images.decode import decode_image
@@ -15,7 +16,7 @@ from ovsops.images.decode_config import DecodeConfig
 from pipelines.evaluation.labelled import LabelledImage, label_map
 from pipelines.evaluation.truths import TruthSource
 from pipelines.readers import ReaderConfig, read_shard
-from pipelines.report.comparison import draw_comparison
+from pipelines.report.comparison import Legend, compare, draw_sheet, full_side
 from pipelines.shards import Shard
 from pipelines.storage import StorageOptions
 
@@ -49,12 +50,16 @@ class ImageSource:
 
 @dataclass(frozen=True, kw_only=True)
 class DrawnPicture:
-    """A PNG and what it shows."""
+    """A sheet at full size, the same panels apart for a page, and what they show."""
 
     name: str
-    """File name."""
+    """File name of the sheet."""
     caption: str
     png: bytes
+    """The sheet: panels and legend."""
+    panels: tuple[tuple[str, bytes], ...]
+    """Title and PNG of each panel, page-sized."""
+    legend: Legend
 
 
 def draw_pictures(
@@ -69,20 +74,37 @@ def draw_pictures(
     drawn = []
     for name, caption, image in images:
         if image.image_uid in pixels:
-            sheet = _sheet(image, pixels[image.image_uid], truth, labels_title)
-            drawn.append(DrawnPicture(name=f"{name}-{_stem(image.key)}.png", caption=caption, png=sheet))
+            maps, names = _maps(image, pixels[image.image_uid], truth, labels_title)
+            shown = compare(pixels[image.image_uid], maps, names)
+            full = compare(pixels[image.image_uid], maps, names, side=full_side(pixels[image.image_uid]))
+            drawn.append(
+                DrawnPicture(
+                    name=f"{name}-{_stem(image.key)}.png",
+                    caption=caption,
+                    png=_png(draw_sheet(full)),
+                    panels=tuple((title, _png(Image.fromarray(panel))) for title, panel in shown.panels),
+                    legend=shown.legend,
+                )
+            )
     return drawn
 
 
-def _sheet(image: LabelledImage, pixels: UInt8[np.ndarray, "h w 3"], truth: TruthSource, title: str) -> bytes:
+def _maps(
+    image: LabelledImage, pixels: UInt8[np.ndarray, "h w 3"], truth: TruthSource, title: str
+) -> tuple[list[tuple[str, Int32[np.ndarray, "h w"]]], dict[int, str]]:
+    """Truth and labels as maps of class ids with their titles, and the classes' names."""
     classes = truth.classes
     ids = np.asarray(classes.ids)
     places = truth.places(image)
-    true_ids = np.where(places >= 0, ids[places], -1)
+    true_ids = np.where(places >= 0, ids[places], -1).astype(np.int32)
     predicted: Int32[np.ndarray, "h w"] = label_map(image, (pixels.shape[0], pixels.shape[1]))
     names = dict(zip(classes.ids, classes.names, strict=True))
+    return [("truth", true_ids), (title, predicted)], names
+
+
+def _png(image: Image.Image) -> bytes:
     sink = io.BytesIO()
-    draw_comparison(pixels, [("truth", true_ids), (title, predicted)], names).save(sink, "PNG")
+    image.save(sink, "PNG")
     return sink.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Integer, UInt8
@@ -9,41 +10,66 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipelines.report.overlay import category_colour, wrap_legend
 
-_PANEL_SIDE = 288
-"""Pictures are shown with about this long side: small ones larger, large ones smaller."""
+PANEL_SIDE = 288
+"""Long side of a panel on a page: small pictures are shown larger, large ones smaller."""
+_MAX_SIDE = 1024
+"""Long side of a panel at full size."""
 _GAP, _TITLE, _ROW = 10, 28, 24
 _PAPER, _INK, _FAINT = (255, 255, 255), (32, 36, 42), (104, 110, 118)
 _FILL = 0.62
 """Share of the class's colour in a panel."""
 
 LabelMap = Integer[np.ndarray, "h w"]
+Legend = tuple[tuple[tuple[int, int, int], str], ...]
+"""RGB and class name."""
 
 
-def draw_comparison(
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """Panels of one size with their titles, the picture first, and the classes in them."""
+
+    panels: tuple[tuple[str, UInt8[np.ndarray, "H W 3"]], ...]
+    legend: Legend
+
+
+def compare(
     pixels: UInt8[np.ndarray, "h w 3"],
     maps: Sequence[tuple[str, LabelMap]],
     names: Mapping[int, str],
-) -> Image.Image:
-    """The picture, a panel for each map of class ids (-1 is not shown, 0 grey), and a legend of all classes in them."""
+    *,
+    side: int = PANEL_SIDE,
+) -> Comparison:
+    """The picture and a panel for each map of class ids (-1 is not shown, 0 grey), `side` long or a little more."""
     height, width = pixels.shape[:2]
-    scale = _PANEL_SIDE / max(height, width)
+    scale = side / max(height, width)
     if scale > 1:
         scale = float(math.ceil(scale))  # whole pixels stay square
     size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
     resample = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
     picture = np.asarray(Image.fromarray(pixels).resize(size_wh, resample))
     panels = [("picture", picture), *((title, _panel(picture, labels, size_wh)) for title, labels in maps)]
-    sheet_width = len(panels) * size_wh[0] + (len(panels) - 1) * _GAP
+    return Comparison(panels=tuple(panels), legend=_legend(maps, names))
+
+
+def full_side(pixels: UInt8[np.ndarray, "h w 3"]) -> int:
+    """Long side of the panels of a picture at its full size, within reason."""
+    return min(max(PANEL_SIDE, *pixels.shape[:2]), _MAX_SIDE)
+
+
+def draw_sheet(comparison: Comparison) -> Image.Image:
+    """The panels in a row with their titles, the legend below them."""
+    height, width = comparison.panels[0][1].shape[:2]
+    sheet_width = len(comparison.panels) * width + (len(comparison.panels) - 1) * _GAP
     font = ImageFont.load_default(size=14)
-    lines = wrap_legend(_legend(maps, names), sheet_width, font)
-    sheet = Image.new("RGB", (sheet_width, _TITLE + size_wh[1] + 8 + _ROW * len(lines)), _PAPER)
+    lines = wrap_legend(comparison.legend, sheet_width, font)
+    sheet = Image.new("RGB", (sheet_width, _TITLE + height + 8 + _ROW * len(lines)), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    for number, (title, panel) in enumerate(panels):
-        left = number * (size_wh[0] + _GAP)
+    for number, (title, panel) in enumerate(comparison.panels):
+        left = number * (width + _GAP)
         draw.text((left + 1, _TITLE / 2), title, fill=_FAINT, font=font, anchor="lm")
         sheet.paste(Image.fromarray(panel), (left, _TITLE))
     for number, line in enumerate(lines):
-        y = _TITLE + size_wh[1] + 8 + _ROW * number + _ROW // 2
+        y = _TITLE + height + 8 + _ROW * number + _ROW // 2
         for x, colour, text in line:
             draw.rounded_rectangle((x, y - 7, x + 14, y + 7), 3, fill=colour)
             draw.text((x + 21, y), text, fill=_INK, font=font, anchor="lm")
@@ -73,9 +99,7 @@ def _panel(
     return panel.round().astype(np.uint8)
 
 
-def _legend(
-    maps: Sequence[tuple[str, LabelMap]], names: Mapping[int, str]
-) -> list[tuple[tuple[int, int, int], str]]:
+def _legend(maps: Sequence[tuple[str, LabelMap]], names: Mapping[int, str]) -> Legend:
     """Classes by the area of the first map, then of the next."""
     areas: dict[int, list[int]] = {}
     for place, (_, labels) in enumerate(maps):
@@ -84,4 +108,4 @@ def _legend(
             if i >= 0:
                 areas.setdefault(i, [0] * len(maps))[place] = count
     order = sorted(areas, key=lambda i: ([-area for area in areas[i]], i))
-    return [(colour_of(i), names.get(i, "unlabelled" if i == 0 else str(i))) for i in order]
+    return tuple((colour_of(i), names.get(i, "unlabelled" if i == 0 else str(i))) for i in order)

@@ -3,10 +3,12 @@
 import base64
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from urllib.parse import quote
 
-from pipelines.evaluation.document import Results, class_rows, figure_rows, sentences, shown
+from pipelines.evaluation.document import Results, class_rows, explanations, figure_rows, sentences, shown
 from pipelines.evaluation.figures import MEANINGS
 from pipelines.evaluation.pictures import DrawnPicture
+from pipelines.report.page_style import STYLE
 
 _HEADLINES = (
     "mean_iou",
@@ -17,36 +19,8 @@ _HEADLINES = (
 )
 """Figures that stand large at the top."""
 
-_STYLE = """
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { margin: 0; background: #f4f5f7; color: #20242a;
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "Noto Sans CJK SC", sans-serif; }
-main { max-width: 1040px; margin: 0 auto; padding: 32px 20px 64px; }
-h1 { font-size: 26px; margin: 0 0 12px; letter-spacing: -0.01em; }
-h2 { font-size: 18px; margin: 36px 0 12px; }
-.notice { background: #fff4dc; border-left: 4px solid #d9922a; padding: 10px 14px; border-radius: 0 6px 6px 0; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(170px, 1fr)); gap: 12px; margin: 20px 0; }
-.card, .plot, figure, .scroll { background: #fff; border: 1px solid #e2e5e9; border-radius: 8px; }
-.card { padding: 14px 16px; }
-.card b { display: block; font-size: 28px; line-height: 1.2; font-variant-numeric: tabular-nums; }
-.card span { display: block; color: #5b636d; font-size: 13px; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: 14px; }
-th, td { padding: 6px 12px; text-align: right; white-space: nowrap; border-bottom: 1px solid #eceef1; }
-th { color: #5b636d; font-weight: 600; }
-tr:last-child td { border-bottom: 0; }
-td.name, th.name { text-align: left; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 14px; align-items: start; }
-.plot { padding: 8px; }
-img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
-.sheets { display: grid; grid-template-columns: 1fr; gap: 14px; }
-figure { margin: 0; padding: 12px; }
-figcaption { color: #5b636d; font-size: 13px; margin-top: 6px; }
-footer, .fine { color: #5b636d; font-size: 13px; }
-code { background: #eceef1; border-radius: 4px; padding: 1px 5px; overflow-wrap: anywhere; }
-@media (max-width: 520px) { .plots { grid-template-columns: 1fr; } }
-"""
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+"""Nothing may be loaded and no script may run, whatever a name in the data says."""
 
 
 def evaluation_page(
@@ -54,29 +28,32 @@ def evaluation_page(
     *,
     title: str,
     notice: str,
-    plots: Mapping[str, bytes],
-    first: Sequence[DrawnPicture],
-    worst: Sequence[DrawnPicture],
+    plots: Mapping[str, tuple[str, bytes]],
+    first: Mapping[str, DrawnPicture],
+    worst: Mapping[str, DrawnPicture],
 ) -> str:
-    """The page; `plots` are PNGs by what they show."""
+    """The page. `plots` are path and PNG by what they show, pictures go by path; paths are relative to the page."""
     body = [f"<h1>{escape(title)}</h1>"]
     if notice:
         body.append(f'<p class="notice">{escape(notice)}</p>')
-    body += [_cards(results), "<h2>Figures</h2>", _table(list(figure_rows(results)), names=1)]
+    body += [_cards(results), "<h2>Figures</h2>", _table(list(figure_rows(results)), names=1, what="Figures")]
     body += [f'<p class="fine">{escape(sentence)}</p>' for sentence in sentences(results)]
+    body += ["<h2>How to read the figures</h2>", _explained(results)]
     body += list(_sheets("Pictures", "The first images of the run, not chosen by how good they are.", first))
     body += list(_sheets("Worst pictures", "Those with the lowest mIoU of their own.", worst))
-    body.append("<h2>Plots</h2>")
+    body.append('<h2>Plots</h2><p class="fine">Each opens at its full size.</p>')
     body.append('<div class="plots">')
     body += [
-        f'<div class="plot"><img alt="{escape(what)}" src="{_data(png)}"></div>'
-        for what, png in plots.items()
+        f'<div class="plot"><a href="{_href(path)}"><img alt="{escape(what)}" src="{_data(png)}"></a></div>'
+        for what, (path, png) in plots.items()
     ]
-    body += ["</div>", "<h2>Classes</h2>", _table(list(class_rows(results)), names=2), _footer(results)]
+    body += ["</div>", "<h2>Classes</h2>", _table(list(class_rows(results)), names=2, what="Classes")]
+    body.append(_footer(results))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(body)
         + "\n</main>\n</body>\n</html>\n"
     )
@@ -94,8 +71,14 @@ def _cards(results: Results) -> str:
     return f'<div class="cards">{"".join(cards)}</div>'
 
 
-def _table(rows: Sequence[Sequence[str]], *, names: int) -> str:
-    """A table; the first `names` columns are words."""
+def _explained(results: Results) -> str:
+    """What each figure is, which direction is good, what it does not say."""
+    entries = (f"<dt>{escape(what)}</dt><dd>{escape(why)}</dd>" for what, why in explanations(results))
+    return f'<dl class="fine">{"".join(entries)}</dl>'
+
+
+def _table(rows: Sequence[Sequence[str]], *, names: int, what: str) -> str:
+    """A table in a box of its own that scrolls sideways; the first `names` columns are words."""
 
     def line(cells: Sequence[str], tag: str) -> str:
         return (
@@ -108,16 +91,29 @@ def _table(rows: Sequence[Sequence[str]], *, names: int) -> str:
         )
 
     lines = [line(rows[0], "th"), *(line(row, "td") for row in rows[1:])]
-    return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
+    hint = '<p class="fine sideways">The table scrolls sideways.</p>'
+    box = f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(what)}">'
+    return f"{hint}{box}<table>{''.join(lines)}</table></div>"
 
 
-def _sheets(heading: str, what: str, pictures: Sequence[DrawnPicture]) -> Iterator[str]:
+def _sheets(heading: str, what: str, pictures: Mapping[str, DrawnPicture]) -> Iterator[str]:
     if not pictures:
         return
     yield f'<h2>{escape(heading)}</h2><p class="fine">{escape(what)}</p><div class="sheets">'
-    for picture in pictures:
-        caption = escape(picture.caption)
-        yield f'<figure><img alt="{caption}" src="{_data(picture.png)}"><figcaption>{caption}</figcaption></figure>'
+    for path, picture in pictures.items():
+        panels = "".join(
+            f'<a class="panel" href="{_href(path)}"><img alt="{escape(f"{title}: {picture.caption}")}"'
+            f' src="{_data(png)}">{escape(title)}</a>'
+            for title, png in picture.panels
+        )
+        legend = "".join(
+            f'<li><i style="background:rgb{colour}"></i>{escape(name)}</li>'
+            for colour, name in picture.legend
+        )
+        yield (
+            f'<figure><div class="panels">{panels}</div><ul class="legend">{legend}</ul>'
+            f'<figcaption>{escape(picture.caption)} · <a href="{_href(path)}">full size</a></figcaption></figure>'
+        )
     yield "</div>"
 
 
@@ -128,6 +124,11 @@ def _footer(results: Results) -> str:
         f" <code>{escape(str(made_by.get('command', '')))}</code>. All numbers are in <code>metrics.json</code>.</p>"
         "</footer>"
     )
+
+
+def _href(path: str) -> str:
+    """A link to a file beside the page."""
+    return escape(quote(path))
 
 
 def _data(png: bytes) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -151,10 +152,16 @@ def test_plots_pictures_and_page_are_written(world: Path, tmp_path: Path) -> Non
     with Image.open(pictures[0]) as sheet:
         assert sheet.width > 3 * 48
     page = (out / "index.html").read_text()
-    assert page.count("data:image/png;base64,") == 6
+    assert page.count('src="data:image/png;base64,') == page.count(" src=") == 3 + 3 * 3  # plots; panels
     assert "A &lt;title&gt;" in page
     assert "Drawn &amp; small" in page
-    assert "http" not in page
+    assert "http:" not in page
+    assert "https:" not in page
+    assert "default-src 'none'; img-src data:;" in page
+    assert "prefers-color-scheme: dark" in page
+    links = set(re.findall(r'href="([^"]+)"', page))
+    assert links == {str(p.relative_to(out)) for p in [*pictures, *(out / "plots").iterdir()]}
+    assert re.search(r'<li><i style="background:rgb\(\d+, \d+, \d+\)"></i>[a-z]+</li>', page)
     assert "**Drawn & small**" in (out / "metrics.md").read_text()
 
 
