@@ -1,0 +1,1 @@
+"""Boxes with names: detections recalibrated, gated by presence, calibrated, captioned. Tensors in, tensors out."""
