@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 MAX_RECIPE_BYTES = 1_000_000
 """A longer recipe is a mistake: a vocabulary of thousands of classes belongs into its own file."""
 
-_SECRET_KEY = re.compile(r"secret|passw(or)?d|credential|access_?key|api_?key|(^|_)token$", re.IGNORECASE)
+SECRET_KEY = re.compile(r"secret|passw(or)?d|credential|access_?key|api_?key|(^|_)token$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +230,11 @@ def with_named_segmenter(plain: Mapping[str, Any], folder: Path, *, where: str) 
         return dict(plain)
     named = _setting(str(own["use"]), folder, where=where)
     changed = {key: value for key, value in own.items() if key != "use"}
+    if changed.get("kind", named["kind"]) != named["kind"]:
+        raise ConfigError(
+            f"{where}: segmenter.use is {own['use']!r}, which is of kind {named['kind']}, but the fields beside it are"
+            f" those of kind {changed['kind']}: `--set segmenter={own['use']}` replaces them all"
+        )
     return {**plain, "segmenter": merge(named, changed)}
 
 
@@ -320,7 +325,7 @@ def _refuse_secrets(plain: Any, where: str, path: str = "") -> None:
     if isinstance(plain, Mapping):
         for key, value in plain.items():
             here = f"{path}.{key}" if path else str(key)
-            if _SECRET_KEY.search(str(key)) and path.split(".")[0] != "vocabulary":
+            if SECRET_KEY.search(str(key)) and path.split(".")[0] != "vocabulary":
                 raise ConfigError(
                     f"{where}: {here} looks like a secret; a recipe is stored with its labels, so give credentials by"
                     " environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, ...) or the machine's role"

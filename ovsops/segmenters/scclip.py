@@ -112,7 +112,7 @@ def class_residual(hidden: ClipHidden, config: ScClipConfig) -> Float[Tensor, "B
     chosen = [num_layers - 1]
     if config.multi_level:
         chosen += range(blocks.first_level, blocks.last_level + 1)
-    if config.residual_token == "cls":
+    if config.residual_source == "cls":
         tokens = [hidden.blocks[block - 1][:, 0] for block in chosen]
     else:
         tokens = [hidden.patches(block).float().mean(dim=1) for block in chosen]
@@ -134,11 +134,11 @@ def _aggregated(
 def check_tower(config: ScClipConfig, tower: VisionTower) -> None:
     """Refuse blocks that the tower does not have, and a residual of a token that it does not have."""
     config.blocks_of(num_layers=tower.num_layers)
-    uses_cls = config.residual_token == "cls" and config.residual_of(num_layers=tower.num_layers) > 0
+    uses_cls = config.residual_source == "cls" and config.residual_of(num_layers=tower.num_layers) > 0
     if uses_cls and tower.num_prefix == 0:
         raise ConfigError(
-            "segmenter.residual_token is cls, and the tower has no CLS token; "
-            "set cls_residual: 0, or residual_token: mean"
+            "segmenter.residual_source is cls, and the tower has no CLS token; "
+            "set cls_residual: 0, or residual_source: mean"
         )
 
 

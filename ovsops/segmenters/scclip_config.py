@@ -49,7 +49,7 @@ class ScClipConfig(QuerySegmenterConfig):
     second_aggregation: bool = True
     """The result becomes the mean over the tokens that a shallow block finds similar."""
 
-    residual_token: Literal["cls", "mean"] = "cls"
+    residual_source: Literal["cls", "mean"] = "cls"
     """`mean` takes the mean of the patches for CLS: for towers that have none (SigLIP); no published number."""
     lof: LofVariant | None = None
     """Which local outlier factor; None: `simplified_sq` in mode upstream, else `published`."""

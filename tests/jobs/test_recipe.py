@@ -1,19 +1,25 @@
 """Recipes: read, overridden, split into what decides labels and what does not."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from jobs.door import dataclass_tree
 from jobs.recipe import (
+    JOBS,
     MAX_RECIPE_BYTES,
+    SECRET_KEY,
     SEGMENTERS,
     LabelRecipe,
     apply_overrides,
     is_setting,
     load_recipe,
     merge,
+    named_segmenter,
+    recipe_class,
     recipe_from_plain,
     recipe_hash,
     recipe_schema,
@@ -61,6 +67,15 @@ def test_the_fused_miniatures_have_the_constants_that_were_fitted(tmp_path: Path
     assert pin_checkpoints(loaded.recipe.segmenter) == shipped
 
 
+def test_a_setting_replaces_the_segmenter_of_a_resolved_recipe(tmp_path: Path) -> None:
+    loaded = load_recipe(write(tmp_path, segmenter="fused_miniature"))
+    resolved = tmp_path / "resolved.yaml"
+    resolved.write_text(to_yaml(loaded.recipe))
+    other = load_recipe(resolved, ["segmenter=scclip_miniature"])
+    assert isinstance(other.recipe, LabelRecipe)
+    assert other.recipe.segmenter == named_segmenter("scclip_miniature")
+
+
 def test_fields_beside_a_named_setting_change_it(tmp_path: Path) -> None:
     file = write(tmp_path, segmenter={"use": "fused_miniature", "threshold": 0.25})
     loaded = load_recipe(file, ["segmenter.stride=128"])
@@ -78,7 +93,10 @@ def test_fields_beside_a_named_setting_change_it(tmp_path: Path) -> None:
         ),
         ({"use": 3}, "segmenter.use is '3': no such file"),
         ("not_a_setting.yaml", "not_a_setting.yaml: expected the fields of a segmenter"),
-        ({"use": "fused_miniature", "kind": "fusd"}, 'segmenter.kind is "fusd"'),
+        (
+            {"use": "scclip_miniature", "kind": "fused"},
+            "of kind scclip, but .* kind fused: `--set segmenter=scclip",
+        ),
     ],
 )
 def test_a_setting_that_is_none_is_refused(tmp_path: Path, segmenter: Any, message: str) -> None:
@@ -142,6 +160,13 @@ def test_a_secret_is_not_repeated_in_the_message() -> None:
     with pytest.raises(ConfigError) as error:
         recipe(output="s3://user:hunter22@bucket/x")
     assert "hunter22" not in str(error.value)
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_no_field_of_a_recipe_is_taken_for_a_secret(job: str) -> None:
+    """Else the resolved recipe of an output could not be read again."""
+    names = [f.name for kind in dataclass_tree(recipe_class(job)) for f in fields(kind)]
+    assert [name for name in names if SECRET_KEY.search(name)] == []
 
 
 def test_environment_variables_are_text() -> None:

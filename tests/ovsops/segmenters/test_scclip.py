@@ -152,11 +152,11 @@ def test_blocks_are_the_published_ones_and_follow_the_depth(make: MakeConfig) ->
 
 def test_siglip_has_no_cls_token(make: MakeConfig, folder: Path, vocabulary: Vocabulary) -> None:
     siglip = Checkpoint(source=str(folder / "siglip2"))
-    with pytest.raises(ConfigError, match=r"no CLS token; set cls_residual: 0, or residual_token: mean"):
+    with pytest.raises(ConfigError, match=r"no CLS token; set cls_residual: 0, or residual_source: mean"):
         build(make(clip=siglip), vocabulary)
     image = picture(60, 90)
     maps = []
-    for fields in ({"cls_residual": 0.0}, {"residual_token": "mean"}):
+    for fields in ({"cls_residual": 0.0}, {"residual_source": "mean"}):
         [found] = build(make(clip=siglip, **fields), vocabulary).segment([image])
         assert np.isfinite(found.scores).all()
         maps.append(found.scores)
