@@ -8,7 +8,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from jobs.recipe import named_segmenter
 from ovsops.backbones.untrained_sam3 import write_untrained_sam3
+from ovsops.metrics.segmentation import mean_iou
+from ovsops.miniature.scene import draw_scene
+from ovsops.miniature.splits import seeds_of
+from ovsops.training.quality import ALL_IDS, labelled_states
+from ovsops.training.scenes import bank_of
+from ovsops.training.shipping import world_vocabulary
 from tests.tiny.checkpoints import write_clip, write_vit
 
 Write = Callable[..., Path]
@@ -84,3 +91,16 @@ def test_gated_weights_need_their_licence(
     code, out, err = ovsops(name, recipe, *options)
     assert code == 4, out + err
     assert "accept_sam_licence" in out + err
+
+
+def test_calibration_brings_plain_clip_at_least_ten_points() -> None:
+    """On held-out scenes of the drawn world; `python -m benchmarks.segmenters` gives intervals, on more scenes."""
+    bank = bank_of(draw_scene(seed) for seed in seeds_of("test")[:100])
+
+    def mean_iou_of(name: str) -> float:
+        states = labelled_states(bank, world_vocabulary(), named_segmenter(name))
+        return float(mean_iou(states.areas.sum(axis=0), ALL_IDS))
+
+    plain = mean_iou_of("clip_miniature")
+    assert mean_iou_of("scclip_miniature") >= plain + 0.10
+    assert mean_iou_of("cass_miniature") >= plain + 0.10

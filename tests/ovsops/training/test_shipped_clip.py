@@ -1,4 +1,4 @@
-"""What ships of CLIP and DINO keeps its promises: figures of the shipped files on test scenes, a little below the cards.
+"""What ships of CLIP and DINO keeps its promises: figures of the shipped files, a little below those of the cards.
 
 `python -m benchmarks.clip_quality` gives the figures on more scenes.
 """
