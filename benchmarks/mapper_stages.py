@@ -36,7 +36,7 @@ from ovsops.segmenters.config import fused_config_from_folder
 from ovsops.training.loop import LoopConfig, train
 from ovsops.training.mapper_features import MapperFeatures
 from ovsops.training.mapper_setup import MapperInputs, MapperTowers, prepare_mapper
-from ovsops.training.quality import segmentation
+from ovsops.training.quality import segmentation, share_right
 from ovsops.training.scenes import NUM_THING_CLASSES, SceneBank, bank_of
 from ovsops.training.shipping import GEOMETRY, world_vocabulary
 from ovsops.training.stages import PARTS, MapperStagesConfig, MapperStagesProgram, Part
@@ -169,11 +169,6 @@ def noun_patches(
     truth = grid.class_shares.argmax(dim=-1)
     is_noun = truth < NUM_THING_CLASSES
     return torch.stack([((answers == truth) & is_noun).sum(dim=1), is_noun.sum(dim=1)], dim=1).numpy()
-
-
-def share_right(counts: np.ndarray) -> np.ndarray:
-    """Right among all."""
-    return np.asarray(counts[..., 0] / counts[..., 1])
 
 
 def table(runs: list[dict[Case, Found]]) -> Iterator[Row]:

@@ -1,14 +1,21 @@
 """What miniature checkpoints know, on held-out scenes: every figure of their model cards.
 
-A figure stands with its 95 % interval (bootstrap over scenes, 1000 resamples) where it is a figure of scenes. All of it
-is about the drawn world and says nothing about photographs.
+A figure stands with its 95 % interval: bootstrap over scenes, 1000 resamples; for retrieval over queries, whose gallery
+stays. All of it is about the drawn world and says nothing about photographs.
 
-python -m benchmarks.miniature_quality [--checkpoints FOLDER] [--split test] [--scenes 300] [--json FILE] [--only NAMES]
+`--against FOLDER` judges a retraining: it measures FOLDER's checkpoints, too, and exits with 1 where a figure of them
+lies outside the interval of the first ones. An interval is about other scenes, not about other seeds of the training: a
+retraining from another seed may lie outside and be no worse.
+
+python -m benchmarks.miniature_quality [--checkpoints FOLDER] [--against FOLDER] [--split test] [--scenes 300]
+    [--json FILE] [--only NAMES]
 """
 
 import argparse
 import json
-from collections.abc import Callable
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +30,8 @@ from ovsops.backbones.shipped import miniature_checkpoints
 from ovsops.masks.refine import PamrConfig
 from ovsops.metrics.bootstrap import Interval, bootstrap, paired_bootstrap
 from ovsops.metrics.boundary import mean_boundary_f
+from ovsops.metrics.regions import region_accuracy
+from ovsops.metrics.retrieval import ranks
 from ovsops.metrics.segmentation import mean_iou
 from ovsops.miniature.attributes import CLASS_NAMES, LANGUAGES
 from ovsops.miniature.scene import draw_scene
@@ -33,93 +42,146 @@ from ovsops.training.quality import (
     ALL_IDS,
     STUFF_IDS,
     SegmentationStates,
+    caption_similarity,
     constant_map,
     dino_tokens,
     grid_ceiling,
     load_dino,
     load_siglip,
     patch_set,
-    probe_accuracy,
-    region_nouns,
-    retrieval,
+    probe_counts,
+    region_nouns_by_scene,
     segmentation,
+    share_right,
     shuffled_names,
 )
 from ovsops.training.scenes import SceneBank, bank_of
 from ovsops.training.shipping import shipped_segmenter, world_vocabulary
 
 PROBE_SCENES = 300
-"""Training scenes whose patches the probes learn from."""
+"""Training scenes whose patches the probes learn from; as many as are tested where those are fewer."""
 Row = dict[str, Any]
 
 
-def main() -> None:
+TABLES = ("retrieval", "regions", "probes", "fusion", "ablations", "controls")
+NUM_CANDIDATES = 256
+"""Scenes of a retrieval gallery, where there are as many."""
+
+
+def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--checkpoints", type=Path, help="siglip2/, dinov2/, mapper/; the shipped ones by default"
     )
+    parser.add_argument("--against", type=Path, help="others of the same layout, judged by the first ones")
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     parser.add_argument("--scenes", type=int, default=300)
     parser.add_argument("--json", type=Path, help="write all figures here, too")
-    parser.add_argument("--only", default="", help="retrieval,regions,probes,fusion,ablations,controls")
-    arguments = parser.parse_args()
+    parser.add_argument("--only", default=",".join(TABLES), help="tables by name, with commas between")
+    arguments = parser.parse_args(words)
+    chosen = arguments.only.split(",")
+    if unknown := [name for name in chosen if name not in TABLES]:
+        parser.error(
+            f"--only {arguments.only}: {', '.join(unknown)} is no table; there are {', '.join(TABLES)}"
+        )
     torch.set_num_threads(1)
-    folder = arguments.checkpoints or miniature_checkpoints()
     split: Split = arguments.split
-    bank = bank_of(draw_scene(seed) for seed in seeds_of(split)[: arguments.scenes])
+    folder = arguments.checkpoints or miniature_checkpoints()
+    seeds = seeds_of(split)[: arguments.scenes]
+    bank = bank_of(draw_scene(seed) for seed in seeds)
+    gallery = bank_of(draw_scene(seed) for seed in seeds[:NUM_CANDIDATES])
+    found = {}
+    for place in dict.fromkeys((folder, arguments.against or folder)):
+        found[place] = measure(place, chosen, bank, gallery, title=f"scenes of the {split} split: {place}")
+    if arguments.json:
+        told = found[folder] if arguments.against is None else {str(k): v for k, v in found.items()}
+        arguments.json.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    if arguments.against is None:
+        return 0
+    outside = [
+        row for name in chosen for row in compare(name, found[folder][name], found[arguments.against][name])
+    ]
+    print(f"\n{arguments.against}: {len(outside)} figures outside the interval of {folder}\n")
+    if outside:
+        print(markdown(outside))
+    return 1 if outside else 0
+
+
+def measure(
+    folder: Path, chosen: Sequence[str], bank: SceneBank, gallery: SceneBank, *, title: str
+) -> dict[str, list[Row]]:
+    """The tables of one folder, printed as they come."""
     tables: dict[str, Callable[[], list[Row]]] = {
-        "retrieval": partial(retrieval_table, folder, split),
+        "retrieval": partial(retrieval_table, folder, gallery),
         "regions": partial(region_table, folder, bank),
         "probes": partial(probe_table, folder, bank),
         "fusion": partial(fusion_table, folder, bank),
         "ablations": partial(ablation_table, folder, bank),
         "controls": partial(control_table, folder, bank),
     }
-    chosen = arguments.only.split(",") if arguments.only else list(tables)
     figures = {}
     for name in chosen:
         figures[name] = tables[name]()
-        print(f"\n{name}: {len(bank) if name != 'retrieval' else 256} scenes of the {split} split\n")
+        print(f"\n{name}, {len(gallery if name == 'retrieval' else bank)} {title}\n")
         print(markdown(figures[name]), flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    return figures
 
 
-def retrieval_table(folder: Path, split: Split) -> list[Row]:
-    """R@1 among 256 by long captions."""
-    bank = bank_of(draw_scene(seed) for seed in seeds_of(split)[:256])
+def compare(table: str, rows: Sequence[Row], others: Sequence[Row]) -> Iterator[Row]:
+    """Figures of `others` outside the interval of the same figure of `rows`, a row each; nan agrees with nan alone."""
+    for row, other in zip(rows, others, strict=True):
+        label = next(iter(row.values()))
+        for column, found in row.items():
+            if not isinstance(found, dict):
+                continue
+            value = other[column]["value"]
+            if math.isnan(value) and math.isnan(found["value"]):
+                continue
+            if not found["low"] - 1e-12 <= value <= found["high"] + 1e-12:
+                yield {"table": table, "row": label, "figure": column, "expected": found, "found": value}
+
+
+def retrieval_table(folder: Path, gallery: SceneBank) -> list[Row]:
+    """R@1 and R@5 by long captions among the gallery's."""
     towers = load_siglip(folder / "siglip2")
     rows = []
     for language in LANGUAGES:
-        to_text, to_image = retrieval(towers, bank, language)
+        similarity, is_pair = caption_similarity(towers, gallery, language)
+        to_text, to_image = ranks(similarity, is_pair), ranks(similarity.T, is_pair.T)
         rows.append(
             {
                 "language": language,
-                "R@1 image to text": to_text.recall_at(1),
-                "R@1 text to image": to_image.recall_at(1),
-                "R@5 image to text": to_text.recall_at(5),
+                "R@1 image to text": recall(to_text, 1),
+                "R@1 text to image": recall(to_image, 1),
+                "R@5 image to text": recall(to_text, 5),
             }
         )
     return rows
 
 
+def recall(found: torch.Tensor, k: int) -> dict[str, float]:
+    """Share of queries whose rank is `k` or better."""
+    counts = np.stack([found.numpy() <= k, np.ones(len(found), bool)], axis=1).astype(np.int64)
+    return interval(bootstrap(counts, share_right))
+
+
 def region_table(folder: Path, bank: SceneBank) -> list[Row]:
     """Noun of every thing from its true mask."""
-    counts = region_nouns(load_siglip(folder / "siglip2"), bank)
+    found = region_nouns_by_scene(load_siglip(folder / "siglip2"), bank)
     return [
         {
             "language": language,
-            "regions": int(found.counts[0].sum()),
-            "noun top-1": found.top_1,
-            "same answer in both languages": found.agreement,
+            "regions": int(counts[:, 0].sum()),
+            "noun top-1": interval(bootstrap(counts, region_accuracy)),
+            "same answer in both languages": interval(bootstrap(counts[:, [0, 2]], region_accuracy)),
         }
-        for language, found in counts.items()
+        for language, counts in found.items()
     ]
 
 
 def probe_table(folder: Path, bank: SceneBank) -> list[Row]:
     """Patch probes of the DINOv2 checkpoint beside those of random weights."""
-    train = bank_of(draw_scene(seed) for seed in seeds_of("train")[-PROBE_SCENES:])
+    train = bank_of(draw_scene(seed) for seed in seeds_of("train")[-min(PROBE_SCENES, len(bank)) :])
     with TemporaryDirectory() as place:
         save_half(miniature_dinov2(seed=0), Path(place))
         untrained = load_dino(Path(place))
@@ -129,7 +191,10 @@ def probe_table(folder: Path, bank: SceneBank) -> list[Row]:
             patch_set(dino_tokens(dino, scenes), scenes, patch_size=dino.patch_size)
             for scenes in (train, bank)
         )
-        rows.append({"weights": name, **probe_accuracy(train_set, test_set)})
+        counts = probe_counts(train_set, test_set)
+        rows.append(
+            {"weights": name} | {figure: interval(bootstrap(c, share_right)) for figure, c in counts.items()}
+        )
     return rows
 
 
@@ -238,4 +303,4 @@ def _cell(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,7 +20,8 @@ from ovsops.backbones.dinov2 import Dinov2
 from ovsops.backbones.siglip2 import SiglipText, SiglipVision, dense_pooling, load_siglip_vision
 from ovsops.metrics.boundary import BoundaryCounts
 from ovsops.metrics.ceiling import through_patches
-from ovsops.metrics.probes import LinearProbe, fit_linear_probe, group_accuracy, predict_by_neighbours
+from ovsops.metrics.counts import ratio
+from ovsops.metrics.probes import LinearProbe, fit_linear_probe, predict_by_neighbours
 from ovsops.metrics.regions import RegionCounts
 from ovsops.metrics.retrieval import RankCounts, both_directions
 from ovsops.metrics.segmentation import ConfusionCounts, background_table
@@ -60,23 +61,44 @@ def load_dino(folder: Path) -> Dinov2:
 
 def retrieval(towers: SiglipTowers, bank: SceneBank, language: Language) -> tuple[RankCounts, RankCounts]:
     """Image to text and text to image over all scenes of the bank by their long captions; equal captions are right."""
+    return both_directions(*caption_similarity(towers, bank, language))
+
+
+def caption_similarity(
+    towers: SiglipTowers, bank: SceneBank, language: Language
+) -> tuple[Float[Tensor, "N N"], Bool[Tensor, "N N"]]:
+    """Cosine of each scene with each long caption, and which of them belong together."""
     captions = bank.captions[language, "long"]
     images = torch.cat([towers.vision.pool(tokens) for tokens in _siglip_tokens(towers.vision, bank)])
-    return retrieval_counts(images, towers.text.encode(captions).embeddings, captions)
+    return paired_similarity(images, towers.text.encode(captions).embeddings, captions)
 
 
 def retrieval_counts(
     images: Float[Tensor, "N D"], texts: Float[Tensor, "N D"], captions: Sequence[str]
 ) -> tuple[RankCounts, RankCounts]:
     """Image to text and text to image by cosine; equal captions are right."""
+    return both_directions(*paired_similarity(images, texts, captions))
+
+
+def paired_similarity(
+    images: Float[Tensor, "N D"], texts: Float[Tensor, "N D"], captions: Sequence[str]
+) -> tuple[Float[Tensor, "N N"], Bool[Tensor, "N N"]]:
+    """Cosine of each image with each text, and which of them belong together: equal captions do."""
     keys = {caption: i for i, caption in enumerate(captions)}
     own = torch.tensor([keys[caption] for caption in captions])
-    similarity = F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T
-    return both_directions(similarity, own[:, None] == own[None])
+    return F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T, own[:, None] == own[None]
 
 
 def region_nouns(towers: SiglipTowers, bank: SceneBank) -> dict[str, RegionCounts]:
-    """Things named from their true masks by SigLIP's dense features, in each language.
+    """Things named from their true masks by SigLIP's dense features, in each language; all scenes together."""
+    found = region_nouns_by_scene(towers, bank)
+    return {language: RegionCounts(counts=counts.sum(axis=0)) for language, counts in found.items()}
+
+
+def region_nouns_by_scene(
+    towers: SiglipTowers, bank: SceneBank
+) -> dict[Language, Int64[np.ndarray, "N 3 K"]]:
+    """The counts (`RegionCounts`) of each scene, so that intervals can draw the scenes again.
 
     A region's feature is the mean of its patches' dense MAP features, weighed by how much of each patch it covers.
     """
@@ -87,6 +109,7 @@ def region_nouns(towers: SiglipTowers, bank: SceneBank) -> dict[str, RegionCount
     most = bank.codes.shape[1]
     rows: list[Tensor] = []
     nouns: list[Tensor] = []
+    scenes: list[Tensor] = []
     for first, tokens in zip(range(0, len(bank), _BATCH), _siglip_tokens(towers.vision, bank), strict=True):
         part = slice(first, first + _BATCH)
         shares = region_shares(
@@ -100,15 +123,21 @@ def region_nouns(towers: SiglipTowers, bank: SceneBank) -> dict[str, RegionCount
         present = weights.sum(dim=-1) > 0
         rows.append((weights @ dense)[present])
         nouns.append(bank.codes[part][present][:, 0])
+        scenes.append(first + present.nonzero()[:, 0])
     regions = F.normalize(torch.cat(rows), dim=-1)
-    classes = torch.cat(nouns).numpy()
     similar = {language: regions @ vectors.T for language, vectors in names.items()}
-    return {
-        language: RegionCounts.zeros(len(NOUNS)).update(
-            similar[language], classes, second_similarity=similar["zh" if language == "en" else "en"]
-        )
-        for language in LANGUAGES
-    }
+    counts: dict[Language, list[np.ndarray]] = {language: [] for language in LANGUAGES}
+    classes, scene_of = torch.cat(nouns), torch.cat(scenes)
+    for scene in range(len(bank)):
+        own = scene_of == scene
+        for language, of_scenes in counts.items():
+            found = RegionCounts.zeros(len(NOUNS)).update(
+                similar[language][own],
+                classes[own].numpy(),
+                second_similarity=similar["zh" if language == "en" else "en"][own],
+            )
+            of_scenes.append(found.counts)
+    return {language: np.stack(of_scenes) for language, of_scenes in counts.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,34 +147,50 @@ class PatchSet:
     features: Float[Tensor, "P D"]
     classes: Int64[Tensor, " P"]
     """From 0: things, then stuff."""
+    scenes: Int64[Tensor, " P"]
+    """Place of each patch's scene in the bank."""
 
 
 def patch_set(tokens: Sequence[Tensor], bank: SceneBank, *, patch_size: int, seed: int = 0) -> PatchSet:
     """All patches of things and as many of stuff, drawn by the seed."""
     classes = class_shares(bank.semantic, patch_size=patch_size).flatten(2).argmax(dim=1).flatten()
     features = torch.cat([t.flatten(0, 1) for t in tokens])
+    scenes = torch.arange(len(bank)).repeat_interleave(len(classes) // len(bank))
     things = (classes < NUM_THING_CLASSES).nonzero().flatten()
     stuff = (classes >= NUM_THING_CLASSES).nonzero().flatten()
     drawn = stuff[torch.randperm(len(stuff), generator=torch.Generator().manual_seed(seed))[: len(things)]]
     chosen = torch.cat([things, drawn])
-    return PatchSet(features=features[chosen], classes=classes[chosen])
+    return PatchSet(features=features[chosen], classes=classes[chosen], scenes=scenes[chosen])
 
 
 def probe_accuracy(train: PatchSet, test: PatchSet) -> dict[str, float]:
     """Linear probe and 15 nearest neighbours: accuracy on patches of things and of stuff."""
+    found = probe_counts(train, test)
+    return {name: float(share_right(counts.sum(axis=0))) for name, counts in found.items()}
+
+
+def share_right(counts: np.ndarray) -> np.ndarray:
+    """Right among all, of any batch of counts [*B 2]; nan where there is nothing."""
+    return ratio(counts[..., 0], counts[..., 1])
+
+
+def probe_counts(train: PatchSet, test: PatchSet) -> dict[str, Int64[np.ndarray, "N 2"]]:
+    """The same of each test scene: patches that are named right, and all of them."""
     probe: LinearProbe = fit_linear_probe(train.features, train.classes)
     answers = {
         "linear": probe.predict(test.features),
         "kNN": predict_by_neighbours(train.features, train.classes, test.features),
     }
-    figures = {}
+    num_scenes = int(test.scenes.max()) + 1
+    is_noun = test.classes < NUM_THING_CLASSES
+    found = {}
     for name, predicted in answers.items():
-        counts = (
-            ConfusionCounts.zeros(len(CLASS_NAMES)).update(test.classes.numpy(), predicted.numpy()).counts
-        )
-        figures[f"{name} nouns"] = group_accuracy(counts, range(NUM_THING_CLASSES))
-        figures[f"{name} stuff"] = group_accuracy(counts, range(NUM_THING_CLASSES, len(CLASS_NAMES)))
-    return figures
+        for group, chosen in (("nouns", is_noun), ("stuff", ~is_noun)):
+            right = test.scenes[chosen & (predicted == test.classes)].bincount(minlength=num_scenes)
+            found[f"{name} {group}"] = torch.stack(
+                [right, test.scenes[chosen].bincount(minlength=num_scenes)], dim=1
+            ).numpy()
+    return found
 
 
 def dino_tokens(dino: Dinov2, bank: SceneBank) -> list[Float[Tensor, "B P D"]]:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.mapper_stages import UNTRAINED, Found, ablations, noun_patches, share_right, table
+from benchmarks.mapper_stages import UNTRAINED, Found, ablations, noun_patches, table
 from ovsops.mapper.model import MAPPER_FILE, TextToDino, save_mapper
 from ovsops.miniature.attributes import LANGUAGES
 from ovsops.training.mapper_features import GridFeatures, MapperFeatures, TextTable
+from ovsops.training.quality import share_right
 from ovsops.training.scenes import NUM_CLASSES
 from ovsops.training.stages import PARTS, MapperStagesConfig
 

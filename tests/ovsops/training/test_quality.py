@@ -31,7 +31,9 @@ from ovsops.training.quality import (
     load_siglip,
     patch_set,
     probe_accuracy,
+    probe_counts,
     region_nouns,
+    region_nouns_by_scene,
     retrieval,
     segmentation,
 )
@@ -66,6 +68,14 @@ def test_untrained_towers_name_regions_by_chance(bank: SceneBank, untrained: Pat
     counts = region_nouns(load_siglip(untrained / "siglip2"), bank)["en"]
     assert counts.counts[0].sum() == sum(len(things) for things in bank.things)
     assert counts.top_1 < 0.3  # one of twelve is 0.08; 24 scenes scatter
+
+
+def test_regions_by_scene_are_counted_where_they_are(bank: SceneBank, untrained: Path) -> None:
+    towers = load_siglip(untrained / "siglip2")
+    by_scene, together = region_nouns_by_scene(towers, bank), region_nouns(towers, bank)
+    for language, counts in by_scene.items():
+        assert counts[:, 0].sum(axis=1).tolist() == [len(things) for things in bank.things]
+        assert np.array_equal(counts.sum(axis=0), together[language].counts)
 
 
 def test_untrained_towers_segment_next_to_nothing(bank: SceneBank, untrained: Path) -> None:
@@ -124,3 +134,8 @@ def test_probes_of_pixels_like_features_find_what_is_there(bank: SceneBank, untr
         patches, features=torch.randn(len(patches.classes), 4, generator=torch.Generator().manual_seed(0))
     )
     assert probe_accuracy(blind, blind)["linear nouns"] < 0.4
+    counts = probe_counts(oracle, replace(oracle, classes=oracle.classes.roll(1)))
+    nouns = counts["linear nouns"]
+    assert nouns.shape == (NUM_SCENES, 2)
+    assert (nouns[:, 0] <= nouns[:, 1]).all()
+    assert nouns[:, 1].sum() + counts["linear stuff"][:, 1].sum() == len(patches.classes)
