@@ -19,6 +19,8 @@ from ovsops.errors import CheckpointError
 
 _PREFIX = "state-"
 _KEEP = 2
+_RANDOM = "random"
+_CUDA = "random.cuda."
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def save_state(folder: Path, standing: Standing, module: nn.Module, optimizer: t
     numbers = optimizer.state_dict()
     for index, slots in numbers["state"].items():
         tensors |= {f"optimizer.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
-    tensors["random"] = torch.get_rng_state()
+    tensors |= random_states()
     save_file(
         {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
         beside / "state.safetensors",
@@ -83,8 +85,27 @@ def load_state(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer
             slots.setdefault(int(index), {})[slot] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": slots, "param_groups": groups})
-    torch.set_rng_state(tensors["random"])
+    restore_random_states(tensors)
     return Standing(**json.loads((place / "state.json").read_text()))
+
+
+def random_states() -> dict[str, Tensor]:
+    """The CPU generator, and those of all CUDA devices once CUDA is in use: `random`, `random.cuda.0`, ..."""
+    found = {_RANDOM: torch.get_rng_state()}
+    if torch.cuda.is_initialized():
+        found |= {f"{_CUDA}{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
+    return found
+
+
+def restore_random_states(tensors: Mapping[str, Tensor]) -> None:
+    """Set the generators that this machine has; the state of a device that it lacks is left out.
+
+    A state from before CUDA's were kept has none of them: these generators then stay as they are.
+    """
+    torch.set_rng_state(tensors[_RANDOM])
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        if (state := tensors.get(f"{_CUDA}{index}")) is not None:
+            torch.cuda.set_rng_state(state, index)
 
 
 def states(folder: Path) -> list[Path]:

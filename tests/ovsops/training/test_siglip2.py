@@ -15,10 +15,11 @@ from ovsops.errors import ConfigError
 from ovsops.miniature.attributes import CLASS_NAMES, LANGUAGES, NOUNS, STUFF
 from ovsops.miniature.scene import SceneConfig, draw_scene
 from ovsops.miniature.splits import seeds_of
-from ovsops.training.loop import Progress
+from ovsops.training.loop import LoopConfig, Progress, make_optimizer, take_step
 from ovsops.training.scenes import ABSENT, SceneBank, bank_of, phrase_codes, thing_codes
 from ovsops.training.siglip2 import SiglipProgram, SiglipProgramConfig
 from tests.ovsops.training.programs import (
+    Repeated,
     losses_whatever_was_drawn_before,
     rows_on_one_batch,
     values,
@@ -260,6 +261,25 @@ def test_the_exported_checkpoint_gives_the_trained_features(
         torch.testing.assert_close(found, expected, atol=0.02, rtol=0.02)  # weights were rounded to float16
     cosines = torch.cosine_similarity(embeddings, said, dim=-1)
     assert cosines.min() > 0.9999
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_bfloat16_on_cuda_learns_what_float32_learns(bank: SceneBank, tmp_path: Path) -> None:
+    """Terms of the first step within the rounding of bfloat16, weights in float32, and a loss that falls."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for precision in ("float32", "auto"):
+        program = SiglipProgram(bank, replace(CONFIG, ramp_steps=0), tmp_path, device="cuda")
+        loop = LoopConfig(num_steps=8, learning_rate=1e-3, warmup_steps=0, precision=precision)
+        optimizer = make_optimizer(program.module, loop)
+        repeated = Repeated(program)
+        found[precision] = [take_step(repeated, optimizer, step, 1e-3, loop) for step in range(8)]
+        assert {p.dtype for p in program.module.parameters()} == {torch.float32}
+    first, mixed = found["float32"][0], found["auto"][0]
+    assert mixed != first  # autocast was on
+    for name, value in first.items():
+        assert mixed[name] == pytest.approx(value, rel=0.05), name
+    assert found["auto"][-1]["total"] < 0.9 * mixed["total"]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ovsops.errors import CheckpointError
 from ovsops.training.state import Standing, load_state, save_state, states
@@ -101,3 +101,36 @@ def test_the_state_of_another_model_is_refused_by_name(tmp_path: Path) -> None:
     named = nn.ModuleDict({"head": nn.Linear(3, 2)})
     with pytest.raises(CheckpointError, match=r"0\.bias, 0\.weight, 1\.bias differ.*another folder"):
         load_state(tmp_path, named, torch.optim.AdamW(named.parameters()))
+
+
+def test_generators_of_cuda_devices_are_kept_and_set_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a GPU: what torch.cuda would be asked for and told."""
+    module, optimizer = trained()
+    kept = [torch.full((16,), device, dtype=torch.uint8) for device in (3, 7)]
+    told: dict[int, Tensor] = {}
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: kept)
+    save_state(tmp_path, Standing(1), module, optimizer)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: told.update({device: state}))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    load_state(tmp_path, module, optimizer)
+    assert {device: state.tolist() for device, state in told.items()} == {0: [3] * 16, 1: [7] * 16}
+    told.clear()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # a machine with fewer devices
+    load_state(tmp_path, module, optimizer)
+    assert list(told) == [0]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_state_on_cuda_goes_on_with_the_same_random_numbers(tmp_path: Path) -> None:
+    module, optimizer = trained()
+    torch.cuda.manual_seed(5)
+    save_state(tmp_path, Standing(1), module, optimizer)
+    expected = torch.rand(5, device="cuda")
+    torch.cuda.manual_seed(6)
+    load_state(tmp_path, module, optimizer)
+    assert torch.equal(torch.rand(5, device="cuda"), expected)
