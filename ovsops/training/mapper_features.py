@@ -24,9 +24,10 @@ from ovsops.training.scenes import (
     LENGTHS,
     NUM_CLASSES,
     NUM_STUFF,
-    NUM_THING_CLASSES,
     SceneBank,
+    class_planes,
     phrase_codes,
+    region_planes,
     stuff_codes,
 )
 
@@ -213,17 +214,14 @@ def resized(images: Float[Tensor, "B 3 h w"], side: int) -> Float[Tensor, "B 3 s
 
 def classes_on_grid(semantic: UInt8[Tensor, "B h w"], side: int) -> Float[Tensor, "B P C"]:
     """Share of each patch that each class covers; class id c is column c - 1."""
-    planes = F.one_hot(semantic.long(), NUM_CLASSES + 1)[..., 1:].permute(0, 3, 1, 2).float()
-    return F.adaptive_avg_pool2d(planes, side).flatten(2).transpose(1, 2)
+    return F.adaptive_avg_pool2d(class_planes(semantic), side).flatten(2).transpose(1, 2)
 
 
 def regions_on_grid(
     instances: UInt8[Tensor, "B h w"], semantic: UInt8[Tensor, "B h w"], num_things: int, side: int
 ) -> Float[Tensor, "B R P"]:
     """Share of each patch that each thing covers, then that each stuff covers."""
-    things = F.one_hot(instances.long(), num_things + 1)[..., 1:]
-    stuff = F.one_hot((semantic.long() - NUM_THING_CLASSES).clamp_min(0), NUM_STUFF + 1)[..., 1:]
-    planes = torch.cat([things, stuff], dim=-1).permute(0, 3, 1, 2).float()
+    planes = region_planes(instances, semantic, num_things=num_things)
     return F.adaptive_avg_pool2d(planes, side).flatten(2)
 
 

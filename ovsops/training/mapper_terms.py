@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ovsops.losses.gather import Gather, no_gather
-from ovsops.losses.precision import at_least_float32, cosines
+from ovsops.losses.precision import cosines
+from ovsops.training.patch_labels import weighted_cross_entropy, weighted_mean
 from ovsops.training.scenes import NUM_THING_CLASSES
 
 SEEN_PATCHES = 0.5
@@ -55,15 +56,4 @@ def patch_loss(
     A patch weighs 1 for the things in it and `stuff_share` for the stuff.
     """
     logits = cosines(patch_tokens, names.expand(len(patch_tokens), -1, -1)) * scale
-    of_things = class_shares[..., :NUM_THING_CLASSES].sum(dim=-1)
-    each = -(class_shares * logits.log_softmax(dim=-1)).sum(dim=-1)
-    return weighted_mean(each, of_things + stuff_share * (1 - of_things), gather=gather)
-
-
-def weighted_mean(
-    values: Float[Tensor, "*B"], weights: Float[Tensor, "*B"], *, gather: Gather = no_gather
-) -> Float[Tensor, ""]:
-    """This rank's share of the weighted mean over all ranks: the mean of the shares is that mean."""
-    weights = at_least_float32(weights)
-    mean_weight = gather(weights.sum().detach()[None]).mean()
-    return (values * weights).sum() / mean_weight.clamp_min(1e-6)
+    return weighted_cross_entropy(logits, class_shares, stuff_share=stuff_share, gather=gather)

@@ -190,18 +190,30 @@ def class_shares(
     semantic: UInt8[Tensor, "B h w"], *, patch_size: int, num_classes: int = NUM_CLASSES
 ) -> Float[Tensor, "B C H W"]:
     """Share of each patch that each class covers; class id c is plane c - 1."""
-    planes = F.one_hot(semantic.long(), num_classes + 1)[..., 1:].permute(0, 3, 1, 2).float()
-    return F.avg_pool2d(planes, patch_size)
+    return F.avg_pool2d(class_planes(semantic, num_classes=num_classes), patch_size)
 
 
 def region_shares(
     instances: UInt8[Tensor, "B h w"], semantic: UInt8[Tensor, "B h w"], *, patch_size: int, num_things: int
 ) -> Float[Tensor, "B R H W"]:
     """Share of each patch that each thing covers, then that each stuff covers; absent regions are zero."""
+    return F.avg_pool2d(region_planes(instances, semantic, num_things=num_things), patch_size)
+
+
+def class_planes(
+    semantic: UInt8[Tensor, "B h w"], *, num_classes: int = NUM_CLASSES
+) -> Float[Tensor, "B C h w"]:
+    """1 where a pixel is of a class; class id c is plane c - 1."""
+    return F.one_hot(semantic.long(), num_classes + 1)[..., 1:].permute(0, 3, 1, 2).float()
+
+
+def region_planes(
+    instances: UInt8[Tensor, "B h w"], semantic: UInt8[Tensor, "B h w"], *, num_things: int
+) -> Float[Tensor, "B R h w"]:
+    """1 where a pixel is of a thing, then where it is of a stuff."""
     things = F.one_hot(instances.long(), num_things + 1)[..., 1:]
     stuff = F.one_hot((semantic.long() - NUM_THING_CLASSES).clamp_min(0), NUM_STUFF + 1)[..., 1:]
-    planes = torch.cat([things, stuff], dim=-1).permute(0, 3, 1, 2).float()
-    return F.avg_pool2d(planes, patch_size)
+    return torch.cat([things, stuff], dim=-1).permute(0, 3, 1, 2).float()
 
 
 def matches(phrases: Int[Tensor, "P A"], regions: Int[Tensor, "R A"]) -> Tensor:
