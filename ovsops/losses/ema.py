@@ -1,7 +1,5 @@
 """A teacher that follows its student (mean teacher, arXiv:1703.01780)."""
 
-import math
-
 import torch
 from torch import nn
 
@@ -33,11 +31,3 @@ def ema_update(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
                 target.lerp_(source, 1 - momentum)
             else:
                 target.copy_(source)
-
-
-def cosine_momentum(step: int, num_steps: int, *, start: float = TEACHER_MOMENTUM, end: float = 1.0) -> float:
-    """Momentum of `step`, from `start` at 0 to `end` at `num_steps` along half a cosine (DINO)."""
-    if num_steps < 1:
-        raise ConfigError(f"momentum schedule over {num_steps} steps; expected at least 1")
-    done = min(max(step / num_steps, 0.0), 1.0)
-    return end - (end - start) * (1 + math.cos(math.pi * done)) / 2

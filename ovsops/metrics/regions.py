@@ -11,7 +11,7 @@ from jaxtyping import Float, Float64, Int64, Integer
 from torch import Tensor
 
 from ovsops.errors import ShapeError
-from ovsops.metrics.counts import added, mean_of_defined, ratio
+from ovsops.metrics.counts import added, ratio
 
 NO_ANSWER = -1
 
@@ -75,11 +75,6 @@ class RegionCounts:
     def compute(self) -> Float64[np.ndarray, "K"]:
         """Top-1 accuracy per class; nan where it has no regions."""
         return ratio(self.counts[1], self.counts[0])
-
-    @property
-    def mean_class_accuracy(self) -> float:
-        """Mean of the accuracies of the classes that have regions."""
-        return float(mean_of_defined(self.compute()))
 
 
 def region_accuracy(

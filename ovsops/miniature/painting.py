@@ -124,7 +124,7 @@ def paint(
     at = np.flatnonzero(footprint.cover)
     u, v = footprint.u.ravel()[at], footprint.v.ravel()[at]
     cells = footprint.cells.ravel()[at]
-    tones = _tones(u, v, cells, noun, pattern, radius_256, scale_1024)
+    tones = _tones(u, v, noun, pattern, radius_256, scale_1024)
     body = _palette(colour).take(tones, 0)
 
     depth = footprint.distance.ravel()[at]
@@ -157,7 +157,6 @@ def paint(
 def _tones(
     u: Int32[np.ndarray, "n"],
     v: Int32[np.ndarray, "n"],
-    cells: Int32[np.ndarray, "n"],
     noun: str,
     pattern: str,
     radius_256: int,

@@ -110,11 +110,6 @@ class Thing:
     hidden_share: float
     """Share of its pixels within the picture that later things hide."""
 
-    @property
-    def visible_share(self) -> float:
-        """Share of its pixels within the picture that can be seen."""
-        return 1.0 - self.hidden_share
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scene:

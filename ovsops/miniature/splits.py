@@ -2,8 +2,6 @@
 
 from typing import Literal
 
-from ovsops.errors import ConfigError
-
 Split = Literal["train", "validation", "test"]
 
 _SEEDS: dict[Split, range] = {
@@ -16,13 +14,3 @@ _SEEDS: dict[Split, range] = {
 def seeds_of(split: Split) -> range:
     """The seeds of a split."""
     return _SEEDS[split]
-
-
-def split_of(seed: int) -> Split:
-    """The split that a seed belongs to. Seeds outside every range belong to none: ConfigError."""
-    for split, seeds in _SEEDS.items():
-        if seed in seeds:
-            return split
-    raise ConfigError(
-        f"seed {seed} belongs to no split: use {seeds_of('train').start} to {seeds_of('test').stop - 1}"
-    )

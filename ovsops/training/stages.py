@@ -4,7 +4,6 @@ Towers stay frozen in all of them. What a stage is worth is measured by training
 (`MapperStagesConfig.ablate`), from the same weights and seed over the same steps.
 """
 
-import math
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -15,7 +14,6 @@ from torch import Tensor
 
 from ovsops.errors import ConfigError
 from ovsops.losses.gather import Gather, no_gather
-from ovsops.training.loop import LoopConfig
 from ovsops.training.mapper import MapperProgram, check_inputs
 from ovsops.training.mapper_config import TERMS, MapperProgramConfig
 from ovsops.training.mapper_features import MapperFeatures
@@ -149,21 +147,3 @@ class MapperStagesProgram(MapperProgram):
 
     def _stage(self, step: int) -> MapperProgramConfig:
         return self.stages[bisect_right(self.starts, step) - 1]
-
-
-def talk2dino_loop(num_steps: int) -> LoopConfig:
-    """The published optimiser: Adam at a constant 1e-4, no decay, no warm-up, no clipping.
-
-    AdamW without decay is Adam. Float32 everywhere: psi is small, and bfloat16 would blur which head is closest. The
-    published run is 100 epochs of batches of 128; the last weights are kept.
-    """
-    return LoopConfig(
-        num_steps=num_steps,
-        learning_rate=1e-4,
-        warmup_steps=0,
-        final_share=1.0,
-        weight_decay=0.0,
-        betas=(0.9, 0.999),
-        clip_norm=math.inf,
-        precision="float32",
-    )

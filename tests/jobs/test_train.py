@@ -1,6 +1,7 @@
 """The train job through the command: recipe to checkpoint, and the exit codes on the way."""
 
 import json
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -215,3 +216,13 @@ def test_the_schema_knows_every_program_and_its_fields() -> None:
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("train_*.yaml")), ids=lambda p: p.stem)
 def test_shipped_train_recipes_load(path: Path) -> None:
     assert isinstance(load_recipe(path), LoadedTrain)
+
+
+def test_the_recipe_of_talk2dino_has_the_published_optimiser() -> None:
+    """Adam (AdamW without decay) at a constant 1e-4, no warm-up, no clipping, batches of 128."""
+    loaded = load_recipe(RECIPES / "train_mapper_miniature.yaml")
+    assert isinstance(loaded, LoadedTrain)
+    loop = loaded.recipe.loop
+    assert (loop.learning_rate, loop.weight_decay, loop.betas) == (1e-4, 0.0, (0.9, 0.999))
+    assert (loop.warmup_steps, loop.final_share, loop.clip_norm) == (0, 1.0, math.inf)
+    assert loaded.recipe.program.batch_size == 128

@@ -9,7 +9,7 @@ from torch import nn
 
 from ovsops.errors import ConfigError, ShapeError
 from ovsops.losses.centring import centred_targets, sinkhorn_targets, update_center
-from ovsops.losses.ema import cosine_momentum, ema_update
+from ovsops.losses.ema import ema_update
 from ovsops.losses.self_distillation import self_distillation_loss
 
 
@@ -131,16 +131,3 @@ def test_ema_refuses_what_does_not_match() -> None:
         ema_update(nn.Sequential(nn.Linear(2, 2)), nn.Linear(2, 2), 0.9)
     with pytest.raises(ConfigError, match="EMA momentum is"):
         ema_update(nn.Linear(2, 2), nn.Linear(2, 2), 1.5)
-
-
-def test_momentum_rises_along_half_a_cosine() -> None:
-    values = [cosine_momentum(step, 100, start=0.9) for step in range(101)]
-    assert values[0] == pytest.approx(0.9)
-    assert values[50] == pytest.approx(0.95)
-    assert values[25] == pytest.approx(1 - 0.1 * (1 + math.sqrt(0.5)) / 2)
-    assert values[100] == 1.0
-    assert values == sorted(values)
-    assert cosine_momentum(1000, 100) == 1.0
-    assert cosine_momentum(5, 100, start=0.9, end=0.9) == pytest.approx(0.9)
-    with pytest.raises(ConfigError, match="over 0 steps"):
-        cosine_momentum(0, 0)

@@ -11,8 +11,8 @@ import torch
 from ovsops.errors import ConfigError
 from ovsops.mapper.model import load_mapper
 from ovsops.training.curve import read_curve
-from ovsops.training.loop import Progress, train
-from ovsops.training.stages import PARTS, MapperStagesConfig, MapperStagesProgram, Part, talk2dino_loop
+from ovsops.training.loop import LoopConfig, Progress, train
+from ovsops.training.stages import PARTS, MapperStagesConfig, MapperStagesProgram, Part
 from tests.ovsops.training.mapper_world import GRIDS, World
 
 CONFIG = MapperStagesConfig(
@@ -26,7 +26,15 @@ CONFIG = MapperStagesConfig(
     num_crops=1,
     crop_grid=3,
 )
-LOOP = replace(talk2dino_loop(10), learning_rate=1e-2, log_every=2, save_every=2)
+LOOP = LoopConfig(
+    num_steps=10,
+    learning_rate=1e-2,
+    warmup_steps=0,
+    final_share=1.0,
+    weight_decay=0.0,
+    log_every=2,
+    save_every=2,
+)
 
 
 def program(world: World, config: MapperStagesConfig = CONFIG) -> MapperStagesProgram:
