@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -75,12 +76,15 @@ def demo(
     engine: Engine = None,
 ) -> int:
     """Draw scenes, label them, score them, write a report. Needs no network and no other files."""
+    started = time.monotonic()
+    sys.stdout.write(f"ovsops demo into {out}: loading PyTorch and Ray, some seconds\n")
+    sys.stdout.flush()
     from jobs.demo import DemoConfig, run_demo
 
     config = DemoConfig(
         out=out, seed=seed, num_scenes=scenes, engine=engine or "ray", checkpoints=checkpoints
     )
-    return run_demo(config)
+    return run_demo(config, started=started)
 
 
 @app.command()

@@ -16,7 +16,7 @@ from rich.console import Console
 from jobs.evaluate import evaluate_table, run_evaluation
 from jobs.label import EngineName, run_recipe
 from jobs.own_folder import claim_folder
-from jobs.progress import exit_code_of_summary, make_observer, summary_table
+from jobs.progress import duration, exit_code_of_summary, make_observer, summary_table
 from jobs.recipe import LoadedEvaluate, LoadedRecipe, load_recipe, to_yaml
 from ovsops.backbones.shipped import PARTS, miniature_calibration, miniature_checkpoints
 from ovsops.errors import ConfigError
@@ -73,16 +73,14 @@ class DemoConfig:
         return f"ovsops demo --seed {self.seed} --scenes {self.num_scenes}"
 
 
-def run_demo(config: DemoConfig) -> int:
-    """Run the demo and say where the report is; the exit code.
+def run_demo(config: DemoConfig, *, started: float) -> int:
+    """Run the demo and say where the report is; the exit code. `started`: when the command was, by the monotonic clock.
 
     Raises `CheckpointError` where the checkpoints are missing, `OutputError` for a folder that is not a demo's.
     """
-    started = time.monotonic()
     checkpoints = miniature_checkpoints(config.checkpoints)
     claim_folder(config.out, _OWN, marker=_MARKER, command="ovsops demo")
-    _say(NOTICE)
-    _say(f"\n1/3  drawing {config.num_scenes} held-out scenes into {config.out / 'shards'}")
+    _say(f"1/3  drawing {config.num_scenes} held-out scenes into {config.out / 'shards'}")
     write_world_shards(
         config.out / "shards", config.scene_seeds, scenes_per_shard=SCENES_PER_SHARD, config=SceneConfig()
     )
@@ -150,6 +148,7 @@ def _closing(scored: Mapping[str, Any], config: DemoConfig, seconds: float) -> s
     mean_iou = figures["mean_iou"]
     return (
         f"\nmIoU {mean_iou['value']:.3f} (95 % interval {mean_iou['low']:.3f} to {mean_iou['high']:.3f}) over"
-        f" {scored['images']['counted']} held-out scenes, in {seconds:.0f} s\n"
+        f" {scored['images']['counted']} held-out scenes, in {duration(seconds)} with everything from"
+        " loading to the report\n"
         f"Report: {(config.out / 'report' / PAGE).resolve()}\n\n{NOTICE}"
     )

@@ -286,6 +286,10 @@ def open_engine(name: EngineName, recipe: LabelRecipe) -> RayEngine | InlineEngi
 def _started(engine: RayEngine | InlineEngine, recipe: LabelRecipe) -> Iterator[RayEngine | InlineEngine]:
     """An engine that is up; one that does not come up is a preflight failure with a summary."""
     with ExitStack() as stack:
+        if isinstance(engine, RayEngine):
+            logger.info(
+                "starting Ray (%s): some seconds, half a minute on a busy machine", recipe.ray.address
+            )
         try:
             stack.enter_context(engine)
         except Exception as error:  # ray raises bare Exception for a node that is too slow to start

@@ -30,13 +30,13 @@ class Tally:
     def __init__(self) -> None:
         self.started = time.monotonic()
         self.images = self.failed = self.shards_done = self.shards_now = self.shards = 0
-        self.recent = deque([(self.started, 0)])
+        self.recent: deque[tuple[float, int]] = deque()
 
     def start(self, *, shards: int, done: int) -> None:
         """Work begins now."""
         self.shards, self.shards_done = shards, done
         self.started = time.monotonic()
-        self.recent = deque([(self.started, 0)])
+        self.recent.clear()
 
     def add(self, images: int) -> None:
         """Images written."""
@@ -45,9 +45,14 @@ class Tally:
         while len(self.recent) > 2 and self.recent[-1][0] - self.recent[0][0] > RATE_OVER_S:
             self.recent.popleft()
 
-    def rate(self) -> float:
-        """Images per second over the last minute."""
+    def rate(self) -> float | None:
+        """Images per second over the last minute, from the first finished ones on: workers need long to start.
+
+        None before there are more.
+        """
         recent = list(self.recent)  # another thread may add to it
+        if len(recent) < 2:
+            return None
         (since, before), (_, now) = recent[0], recent[-1]
         return (now - before) / max(1e-6, time.monotonic() - since)
 
@@ -63,7 +68,19 @@ class Tally:
         eta = self.eta_s()
         left = f", about {duration(eta)} left" if eta is not None and self.shards_done < self.shards else ""
         failed = f", {self.failed} failed" if self.failed else ""
-        return f"{self.images} images, {self.rate():.1f} img/s, {self.shards_done}/{self.shards} shards{failed}{left}"
+        if not self.images:
+            waited = f"no image yet after {duration(time.monotonic() - self.started)}"
+            return (
+                f"{waited}: workers start and load the model, {self._shards()}{failed}"
+                if self.shards
+                else waited
+            )
+        rate = self.rate()
+        speed = "" if rate is None else f", {rate:.1f} img/s"
+        return f"{self.images} images{speed}, {self._shards()}{failed}{left}"
+
+    def _shards(self) -> str:
+        return f"{self.shards_done}/{self.shards} shards"
 
 
 def duration(seconds: float) -> str:

@@ -24,6 +24,8 @@ def test_one_command_draws_labels_scores_and_reports(
     assert code == 0, err
     assert f"Report: {out / 'report' / 'index.html'}" in said
     assert "over 2 held-out scenes" in said
+    assert said.count("nothing of photographs") == 1
+    assert said.startswith(f"ovsops demo into {out}: loading")
     metrics = json.loads((out / "report" / "metrics.json").read_text())
     value = metrics["runs"]["labels"]["figures"]["mean_iou"]["value"]
     assert f"mIoU {value:.3f} (95 % interval" in said

@@ -58,15 +58,21 @@ def test_rate_and_time_left_come_from_this_run_alone(monkeypatch: pytest.MonkeyP
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     tally = Tally()
+    assert tally.line() == "no image yet after 0 s"
     tally.start(shards=10, done=5)
     assert tally.eta_s() is None
+    clock[0] += 90
+    assert tally.line() == "no image yet after 1 min 30 s: workers start and load the model, 5/10 shards"
+    tally.add(20)
+    assert tally.rate() is None
+    assert tally.line() == "20 images, 5/10 shards"
     clock[0] += 10
     tally.add(40)
     tally.shards_done += 1
     tally.shards_now += 1
-    assert tally.rate() == pytest.approx(4.0)
-    assert tally.eta_s() == pytest.approx(40.0)
-    assert tally.line() == "40 images, 4.0 img/s, 6/10 shards, about 40 s left"
+    assert tally.rate() == pytest.approx(4.0)  # the 90 s before the first image are no rate
+    assert tally.eta_s() == pytest.approx(400.0)
+    assert tally.line() == "60 images, 4.0 img/s, 6/10 shards, about 6 min 40 s left"
 
 
 def test_the_rate_forgets_what_is_over_a_minute_old(monkeypatch: pytest.MonkeyPatch) -> None:
