@@ -25,6 +25,18 @@ from pipelines.storage import StorageOptions
 logger = logging.getLogger(__name__)
 
 
+_TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
+
+
+def _is_no_token_notice(record: logging.LogRecord) -> bool:
+    """False for the one warning that a private Ray asks its own processes for a token: that is as it should be.
+
+    `RAY_AUTH_MODE=token` says the same to Ray, but only before `import ray`: set later, driver and nodes disagree and
+    Ray does not start.
+    """
+    return not str(record.msg).startswith("Token authentication is enabled")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Placement:
     """Where a step runs."""
@@ -117,6 +129,8 @@ class RayEngine:
 
     def __enter__(self) -> "RayEngine":
         if not ray.is_initialized():
+            if self.config.address == "local":
+                logging.getLogger(_TOKEN_LOGGER).addFilter(_is_no_token_notice)
             try:
                 ray.init(**self._init_args())
             except BaseException:
@@ -155,6 +169,8 @@ class RayEngine:
         self, shards: Sequence[Shard], reader: ReaderConfig, steps: Sequence[Step]
     ) -> Iterator[pa.Table]:
         """Tables that the last step yields, in any order."""
+        actors = sum(step.placement.actors for step in steps)
+        logger.info("starting %d workers, which load what they need before the first image", actors)
         dataset = shard_dataset(shards, reader, self.options, num_cpus=self.config.read_cpus)
         for step in steps:
             dataset = _map(dataset, step)
