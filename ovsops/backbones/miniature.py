@@ -16,6 +16,8 @@ from transformers import (
     CLIPModel,
     Dinov2WithRegistersConfig,
     Dinov2WithRegistersModel,
+    Sam3Config,
+    Sam3Model,
     SiglipConfig,
     SiglipModel,
     ViTConfig,
@@ -128,6 +130,85 @@ def miniature_dino(*, seed: int) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return ViTModel(config, add_pooling_layer=False).train()
+
+
+def miniature_sam3(num_words: int, *, seed: int) -> Any:
+    """SAM 3 with random weights, ready to train: windowed and global blocks by turns, masks of 32 x 32, 10 queries.
+
+    Its pyramid has cells of 4, 8 and 16 px; SAM 3 has one level more, which would cost most of a step. No dropout.
+    """
+    detector = {"hidden_size": 64, "num_attention_heads": NUM_HEADS, "intermediate_size": 128, "dropout": 0.0}
+    grid = IMAGE_SIZE // PATCH_SIZE
+    config = Sam3Config(
+        vision_config={
+            "backbone_config": {
+                "model_type": "sam3_vit_model",
+                "hidden_size": WIDTH,
+                "num_attention_heads": NUM_HEADS,
+                "intermediate_size": 384,
+                "num_hidden_layers": 4,
+                "image_size": IMAGE_SIZE,
+                "pretrain_image_size": IMAGE_SIZE,
+                "patch_size": PATCH_SIZE,
+                "window_size": grid // 2,
+                "global_attn_indexes": [1, 3],
+            },
+            "fpn_hidden_size": detector["hidden_size"],
+            "scale_factors": [2.0, 1.0, 0.5],
+            "backbone_feature_sizes": [[2 * grid] * 2, [grid] * 2],
+        },
+        text_config={
+            "model_type": "clip_text_model",
+            "hidden_size": WIDTH,
+            "num_attention_heads": NUM_HEADS,
+            "intermediate_size": 256,
+            "num_hidden_layers": 1,
+            "vocab_size": len(_CLIP_SPECIALS) + num_words,
+            "max_position_embeddings": 32,
+            "projection_dim": WIDTH,
+            "bos_token_id": 0,
+            "eos_token_id": 1,
+            "pad_token_id": 1,
+        },
+        geometry_encoder_config={**detector, "num_layers": 1, "roi_size": 3},
+        detr_encoder_config={**detector, "num_layers": 2},
+        detr_decoder_config={**detector, "num_layers": 2, "num_queries": 10},
+        mask_decoder_config={
+            "hidden_size": detector["hidden_size"],
+            "num_attention_heads": NUM_HEADS,
+            "num_upsampling_stages": 1,
+        },
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Sam3Model(config)
+        _spread_detector(model)
+    return model.train()
+
+
+@torch.no_grad()
+def _spread_detector(model: Any) -> None:
+    """Start values with which signals keep their size: at transformers' every box and every score is the same.
+
+    Boxes start where their queries look, which differs from query to query (arXiv:2010.04159).
+    """
+    for part in (model.vision_encoder.neck, model.text_projection, model.detr_encoder, model.detr_decoder):
+        _xavier(part)
+    for part in (model.geometry_encoder, model.mask_decoder, model.dot_product_scoring):
+        _xavier(part)
+    decoder = model.detr_decoder
+    torch.nn.init.normal_(decoder.query_embed.weight)
+    torch.nn.init.normal_(decoder.presence_token.weight)
+    torch.nn.init.normal_(decoder.reference_points.weight, std=1.0)
+    decoder.reference_points.weight[:, 2:] -= 1.0
+    torch.nn.init.zeros_(decoder.box_head.layer3.weight)
+    torch.nn.init.zeros_(decoder.box_head.layer3.bias)
+
+
+def _xavier(part: torch.nn.Module) -> None:
+    for parameter in part.parameters():
+        if parameter.ndim >= 2:
+            torch.nn.init.xavier_uniform_(parameter)
 
 
 def write_word_tokenizer(folder: Path, words: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from ovsops.training.dinov2 import Dinov2Program, Dinov2ProgramConfig
 from ovsops.training.loop import Program
 from ovsops.training.mapper_config import MapperProgramConfig
 from ovsops.training.mapper_setup import MapperTowers, build_mapper_program, prepare_mapper
+from ovsops.training.sam3 import Sam3Program, Sam3ProgramConfig
 from ovsops.training.scenes import SceneBank, check_picture_size
 from ovsops.training.self_supervised import SelfSupervisedConfig, SelfSupervisedProgram
 from ovsops.training.siglip2 import SiglipProgram, SiglipProgramConfig
@@ -94,6 +95,19 @@ class DinoRecipe(Dinov2ProgramConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sam3Recipe(Sam3ProgramConfig):
+    """A miniature SAM 3 from random weights."""
+
+    kind: Literal["sam3"] = "sam3"
+
+    def build(
+        self, bank: SceneBank, work_folder: Path, *, gather: Gather, world_size: int, device: str
+    ) -> Program:
+        """The program with its first weights."""
+        return Sam3Program(bank, self, work_folder, gather=gather, world_size=world_size, device=device)
+
+
+@dataclass(frozen=True, kw_only=True)
 class MapperRecipe(MapperProgramConfig):
     """The text-to-DINO mapper over frozen towers."""
 
@@ -149,6 +163,7 @@ ProgramRecipe = (
     | Dinov2SelfsupRecipe
     | ClipRecipe
     | DinoRecipe
+    | Sam3Recipe
     | MapperRecipe
     | MapperStagesRecipe
 )
