@@ -11,6 +11,7 @@ from ovsops.backbones.miniature import (
     miniature_clip,
     miniature_dino,
     miniature_dinov2,
+    miniature_sam3,
     miniature_siglip,
     save_half,
     write_clip_tokenizer,
@@ -107,6 +108,22 @@ def test_parameters_are_counted_by_hand() -> None:
     assert float(siglip.logit_bias.detach()) == -10
 
 
+def test_sam3_is_whole_and_small() -> None:
+    """Windows of a quarter picture and whole blocks by turns; queries start at different boxes, and nothing drops out."""
+    model = miniature_sam3(10, seed=0).eval()
+    assert sum(p.numel() for p in model.parameters()) < 1.6e6
+    pixels, ids = torch.rand(2, 3, 128, 128), torch.tensor([[0, 4, 1]] * 2)
+    with torch.no_grad():
+        found = model(pixel_values=pixels, input_ids=ids, attention_mask=torch.ones_like(ids))
+        again = model.train()(pixel_values=pixels, input_ids=ids, attention_mask=torch.ones_like(ids))
+    assert found.pred_masks.shape == (2, 10, 32, 32)
+    assert found.semantic_seg.shape == (2, 1, 32, 32)
+    assert len({tuple(box) for box in found.pred_boxes[0].tolist()}) == 10
+    assert float(found.semantic_seg.std()) > 0.05
+    for name in ("pred_masks", "pred_logits", "pred_boxes", "presence_logits", "semantic_seg"):
+        assert torch.equal(found[name], again[name]), name
+
+
 @pytest.mark.parametrize(
     "build",
     [
@@ -114,6 +131,7 @@ def test_parameters_are_counted_by_hand() -> None:
         lambda seed: miniature_dinov2(seed=seed),
         lambda seed: miniature_clip(5, seed=seed),
         lambda seed: miniature_dino(seed=seed),
+        lambda seed: miniature_sam3(5, seed=seed),
     ],
 )
 def test_a_seed_gives_the_same_weights_and_leaves_the_global_random_state(build) -> None:  # type: ignore[no-untyped-def]
