@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from ovsops.backbones.checkpoint import Checkpoint, ResolvedCheckpoint, read_config
+from ovsops.backbones.checkpoint import SHIPPED, Checkpoint, ResolvedCheckpoint, read_config
+from ovsops.backbones.shipped import miniature_checkpoint
 from ovsops.errors import CheckpointError
 
 OWN_WEIGHTS_KEY = "ovsops_own_weights"
@@ -12,11 +13,17 @@ OWN_WEIGHTS_KEY = "ovsops_own_weights"
 def check_sam_licence(checkpoint: Checkpoint, *, accepted: bool) -> None:
     """Refuse SAM 3 weights under Meta's licence that nobody accepted; nothing is downloaded before.
 
-    Only a local folder whose config.json says that its weights are this project's own needs no acceptance.
+    Only a local folder, or a checkpoint of the package, whose config.json says that its weights are this project's own
+    needs no acceptance.
     """
     if accepted:
         return
-    local = Path(checkpoint.source).expanduser()
+    shipped = checkpoint.source.startswith(SHIPPED)
+    local = (
+        miniature_checkpoint(checkpoint.source.removeprefix(SHIPPED))
+        if shipped
+        else Path(checkpoint.source).expanduser()
+    )
     if (
         local.is_dir()
         and read_config(ResolvedCheckpoint(local, str(local), None)).get(OWN_WEIGHTS_KEY) is True
