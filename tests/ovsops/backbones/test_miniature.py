@@ -109,7 +109,7 @@ def test_parameters_are_counted_by_hand() -> None:
 
 
 def test_sam3_is_whole_and_small() -> None:
-    """Windows of a quarter picture and whole blocks by turns; queries start at different boxes, and nothing drops out."""
+    """Windows of a quarter picture and whole blocks by turns; queries start at different boxes; no dropout."""
     model = miniature_sam3(10, seed=0).eval()
     assert sum(p.numel() for p in model.parameters()) < 1.6e6
     pixels, ids = torch.rand(2, 3, 128, 128), torch.tensor([[0, 4, 1]] * 2)

@@ -1,4 +1,4 @@
-"""What ships of CLIP and DINO keeps its promises: figures of the shipped files, a little below those of the cards.
+"""What ships of CLIP and DINO keeps its promises: figures of the shipped files on test scenes, below the cards'.
 
 `python -m benchmarks.clip_quality` gives the figures on more scenes.
 """
@@ -14,10 +14,12 @@ from ovsops.training.dense_quality import clip_retrieval, key_tokens, load_clip,
 from ovsops.training.quality import STUFF_IDS, patch_set, probe_accuracy
 from ovsops.training.scenes import SceneBank, bank_of
 
+NUM_SCENES = 128
+
 
 @pytest.fixture(scope="module")
 def scenes() -> SceneBank:
-    return bank_of(draw_scene(seed) for seed in seeds_of("test")[:256])
+    return bank_of(draw_scene(seed) for seed in seeds_of("test")[:NUM_SCENES])
 
 
 def test_all_that_ships_stays_under_20_megabytes() -> None:
@@ -32,7 +34,7 @@ def test_captions_find_their_scene_in_both_languages(scenes: SceneBank) -> None:
     towers = load_clip(miniature_checkpoint("clip"))
     for language in LANGUAGES:
         for direction in clip_retrieval(towers, scenes, language):
-            assert direction.recall_at(1) >= 0.88
+            assert direction.recall_at(1) >= 0.90
 
 
 def test_plain_patches_know_stuff(scenes: SceneBank) -> None:
