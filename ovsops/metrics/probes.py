@@ -5,14 +5,17 @@ measure what can be read off the features linearly or by neighbours, given label
 labels. Random features already separate stuff, so print them beside a trained model, and watch the nouns.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
 from ovsops.errors import ConfigError, ShapeError
+from ovsops.metrics.counts import ratio
 
 _CHUNK = 4096
 
@@ -125,6 +128,12 @@ def predict_by_neighbours(
         votes.scatter_add_(1, voted, 1 + cosines.double().clamp(-1, 1) / (2 * k + 1))
         found.append(known[votes.argmax(dim=1)])
     return torch.cat(found) if found else train_ids[:0]
+
+
+def group_accuracy(counts: Int64[np.ndarray, "C C"], ids: Sequence[int]) -> float:
+    """Share of the samples whose true id is in `ids` that got it; nan without such samples."""
+    chosen = list(ids)
+    return float(ratio(counts.diagonal()[chosen].sum(), counts[chosen].sum()))
 
 
 def _check_samples(features: Float[Tensor, "N D"], ids: Int64[Tensor, "N"]) -> None:

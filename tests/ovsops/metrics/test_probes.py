@@ -1,5 +1,6 @@
 """Probes: known answers, the optimum of the linear probe, random features."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -7,8 +8,10 @@ from ovsops.errors import ConfigError, ShapeError
 from ovsops.metrics.probes import (
     LinearProbeConfig,
     fit_linear_probe,
+    group_accuracy,
     predict_by_neighbours,
 )
+from ovsops.metrics.segmentation import ConfusionCounts
 
 
 def clusters(seed: int, spread: float = 0.3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,6 +77,14 @@ def test_a_channel_that_never_changes_does_no_harm() -> None:
     train, ids = clusters(0)
     padded = torch.cat([train, torch.full((120, 1), 3.0)], dim=1)
     assert (fit_linear_probe(padded, ids).predict(padded) == ids).float().mean() > 0.9
+
+
+def test_groups_by_hand() -> None:
+    """Truth 0 0 1 2 2, taken for 0 1 1 0 2; groups {0, 1} and {2}."""
+    counts = ConfusionCounts.zeros(3).update(np.array([0, 0, 1, 2, 2]), np.array([0, 1, 1, 0, 2])).counts
+    assert group_accuracy(counts, [0, 1]) == pytest.approx(2 / 3)
+    assert group_accuracy(counts, [2]) == 0.5
+    assert np.isnan(group_accuracy(np.zeros((3, 3), np.int64), [1]))
 
 
 def test_errors() -> None:
