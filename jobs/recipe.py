@@ -22,8 +22,10 @@ from jobs.door import BY_KIND, from_plain, json_schema
 from ovsops.errors import ConfigError
 from ovsops.images.decode import DecodeConfig
 from ovsops.masks.regions import RegionConfig
+from ovsops.segmenters.cass_config import cass_settings
 from ovsops.segmenters.config import SegmenterConfig
 from ovsops.segmenters.kinds import AnySegmenterConfig
+from ovsops.segmenters.scclip_config import scclip_settings
 from ovsops.text.names import nearest
 from ovsops.text.yaml_file import parse_yaml
 from pipelines.label import LabelJob
@@ -221,6 +223,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe | Loa
 def with_named_segmenter(plain: Mapping[str, Any], folder: Path, *, where: str) -> dict[str, Any]:
     """`segmenter: NAME` or `segmenter: {use: NAME, ...}` written out; NAME is a file (from `folder`), or built in.
 
+    `published: VOCABULARY` beside `use` takes the values that were published for that data set.
+
     Raises ConfigError for a name that is neither, and for a file that is no segmenter's setting.
     """
     own = plain.get("segmenter")
@@ -228,8 +232,10 @@ def with_named_segmenter(plain: Mapping[str, Any], folder: Path, *, where: str) 
         own = {"use": own}
     if not isinstance(own, Mapping) or "use" not in own:
         return dict(plain)
-    named = _setting(str(own["use"]), folder, where=where)
-    changed = {key: value for key, value in own.items() if key != "use"}
+    named = dict(_setting(str(own["use"]), folder, where=where))
+    if "published" in own:
+        named |= _published(named["kind"], str(own["published"]), where=where)
+    changed = {key: value for key, value in own.items() if key not in ("use", "published")}
     if changed.get("kind", named["kind"]) != named["kind"]:
         raise ConfigError(
             f"{where}: segmenter.use is {own['use']!r}, which is of kind {named['kind']}, but the fields beside it are"
@@ -248,6 +254,16 @@ def named_segmenter(name: str, **changes: Any) -> AnySegmenterConfig:
 @dataclass(frozen=True, kw_only=True)
 class _SegmenterOnly:
     segmenter: Annotated[AnySegmenterConfig, BY_KIND]
+
+
+def _published(kind: str, vocabulary: str, *, where: str) -> dict[str, Any]:
+    """The published values of a method for a data set, by the name of its vocabulary."""
+    known = {"cass": cass_settings, "scclip": scclip_settings}
+    if kind not in known:
+        raise ConfigError(
+            f"{where}: segmenter.published is for {', '.join(known)}; {kind} has no values by data set"
+        )
+    return known[kind](vocabulary)
 
 
 def _setting(name: str, folder: Path, *, where: str) -> Mapping[str, Any]:

@@ -128,23 +128,25 @@ def _scaled(blocks: CalibrationBlocks, num_layers: int) -> CalibrationBlocks:
 
 _DATASET_FIELDS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        "voc21": {"logit_scale": 50.0, "prob_threshold": 0.15, "area_threshold": 0.1},
-        "coco_object": {"logit_scale": 55.0, "prob_threshold": 0.35},
-        "context60": {"prob_threshold": 0.15},
-        "cityscapes": {"short_side": 560},
-        **{name: {} for name in ("voc20", "context59", "coco_stuff", "ade20k")},
+        "voc_21": {"logit_scale": 50.0, "prob_threshold": 0.15, "area_threshold": 0.1},
+        "coco_object_81": {"logit_scale": 55.0, "prob_threshold": 0.35},
+        "context_60": {"prob_threshold": 0.15},
+        "cityscapes_19": {"short_side": 560},
+        **{name: {} for name in ("voc_20", "context_59", "coco_stuff_171", "ade20k_150")},
     }
 )
 _LARGE_DATASET_FIELDS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {"voc21": {"prob_threshold": 0.2}, "coco_object": {"prob_threshold": 0.25}}
+    {"voc_21": {"prob_threshold": 0.2}, "coco_object_81": {"prob_threshold": 0.25}}
 )
 
 
-def published_fields(dataset: str, *, tower: Literal["base", "large"] = "base") -> dict[str, Any]:
-    """The fields in which the published runs on a data set differ from the defaults, for ViT-B/16 or ViT-L/14."""
-    if dataset not in _DATASET_FIELDS:
+def scclip_settings(vocabulary: str, *, tower: Literal["base", "large"] = "base") -> dict[str, Any]:
+    """Fields of `ScClipConfig` with the published values for a data set, by the name of its vocabulary, where they differ
+    from the defaults: for ViT-B/16 or ViT-L/14.
+    """
+    if vocabulary not in _DATASET_FIELDS:
         raise ConfigError(
-            f"SC-CLIP has no published values for {dataset!r}; for {', '.join(_DATASET_FIELDS)}"
+            f"SC-CLIP has no published values for {vocabulary!r}; for {', '.join(_DATASET_FIELDS)}"
         )
-    large = _LARGE_DATASET_FIELDS.get(dataset, {}) if tower == "large" else {}
-    return {**_DATASET_FIELDS[dataset], **large}
+    large = _LARGE_DATASET_FIELDS.get(vocabulary, {}) if tower == "large" else {}
+    return {**_DATASET_FIELDS[vocabulary], **large}

@@ -76,6 +76,19 @@ def test_a_setting_replaces_the_segmenter_of_a_resolved_recipe(tmp_path: Path) -
     assert other.recipe.segmenter == named_segmenter("scclip_miniature")
 
 
+@pytest.mark.parametrize(
+    ("use", "field", "value"),
+    [("cass_miniature", "prior_weight", 0.1), ("scclip_miniature", "area_threshold", 0.1)],
+)
+def test_published_values_of_a_data_set_are_one_word(
+    tmp_path: Path, use: str, field: str, value: float
+) -> None:
+    loaded = load_recipe(write(tmp_path, segmenter={"use": use, "published": "voc_21", "class_chunk": 4}))
+    assert isinstance(loaded.recipe, LabelRecipe)
+    assert getattr(loaded.recipe.segmenter, field) == value
+    assert loaded.recipe.segmenter.class_chunk == 4  # type: ignore[union-attr]
+
+
 def test_fields_beside_a_named_setting_change_it(tmp_path: Path) -> None:
     file = write(tmp_path, segmenter={"use": "fused_miniature", "threshold": 0.25})
     loaded = load_recipe(file, ["segmenter.stride=128"])
@@ -92,6 +105,8 @@ def test_fields_beside_a_named_setting_change_it(tmp_path: Path) -> None:
             "segmenter.use is 'fused_miniatur': no such file .*did you mean 'fused_miniature'",
         ),
         ({"use": 3}, "segmenter.use is '3': no such file"),
+        ({"use": "clip_miniature", "published": "voc_21"}, "clip has no values by data set"),
+        ({"use": "cass_miniature", "published": "voc21"}, "no published values for 'voc21'"),
         ("not_a_setting.yaml", "not_a_setting.yaml: expected the fields of a segmenter"),
         (
             {"use": "scclip_miniature", "kind": "fused"},

@@ -18,7 +18,7 @@ from ovsops.segmenters.scclip import (
     compute_scclip_text,
     find_outlier_tokens,
 )
-from ovsops.segmenters.scclip_config import CalibrationBlocks, ScClipConfig, published_fields
+from ovsops.segmenters.scclip_config import CalibrationBlocks, ScClipConfig, scclip_settings
 from ovsops.text.vocabulary import ClassSpec, Vocabulary
 from tests.ovsops.segmenters.test_segmenter import assert_same_map, picture
 from tests.tiny import checkpoints as tiny
@@ -222,10 +222,10 @@ def test_nonsense_is_refused(make: MakeConfig, fields: dict[str, Any], message: 
         make(**fields)
 
 
-def test_published_fields_fit_the_config(make: MakeConfig) -> None:
-    voc = make(**published_fields("voc21"))
+def test_scclip_settings_fit_the_config(make: MakeConfig) -> None:
+    voc = make(**scclip_settings("voc_21"))
     assert (voc.logit_scale, voc.prob_threshold, voc.area_threshold) == (50.0, 0.15, 0.1)
-    assert make(**published_fields("coco_object", tower="large")).prob_threshold == 0.25
-    assert published_fields("ade20k", tower="large") == {}
-    with pytest.raises(ConfigError, match="no published values for 'lvis'; for voc21, "):
-        published_fields("lvis")
+    assert make(**scclip_settings("coco_object_81", tower="large")).prob_threshold == 0.25
+    assert scclip_settings("ade20k_150", tower="large") == {}
+    with pytest.raises(ConfigError, match="no published values for 'lvis'; for voc_21, "):
+        scclip_settings("lvis")
