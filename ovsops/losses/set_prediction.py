@@ -117,10 +117,11 @@ def box_losses(boxes: Float[Tensor, "N Q 4"], targets: SetTargets, matches: Matc
 
 
 def dice_loss(logits: Float[Tensor, "M m m"], masks: Float[Tensor, "M m m"]) -> Float[Tensor, ""]:
-    """1 - (2 overlap + 1) / (sum of both areas + 1), mean over masks; areas in cells."""
+    """1 - (2 overlap + 1) / (sum of both areas + 1), mean over masks, 0 without any; areas in cells."""
     found = at_least_float32(logits).sigmoid()
     overlap = (found * masks).sum(dim=(1, 2))
-    return (1 - (2 * overlap + 1) / (found.sum(dim=(1, 2)) + masks.sum(dim=(1, 2)) + 1)).mean()
+    each = 1 - (2 * overlap + 1) / (found.sum(dim=(1, 2)) + masks.sum(dim=(1, 2)) + 1)
+    return each.sum() / max(1, len(each))
 
 
 def generalized_iou(boxes: Float[Tensor, "*#A 4"], others: Float[Tensor, "*#A 4"]) -> Float[Tensor, "..."]:

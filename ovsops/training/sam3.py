@@ -11,7 +11,7 @@ m m cells of a mask, D channels of the detector.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from ovsops.losses.set_prediction import (
 from ovsops.miniature.attributes import LANGUAGES, NOUNS, STUFF
 from ovsops.miniature.words import WORDS
 from ovsops.training.dinov2 import mirrored
+from ovsops.training.fields import require_at_least, require_positive, require_seed
 from ovsops.training.patch_labels import weighted_cross_entropy
 from ovsops.training.scenes import (
     NUM_CLASSES,
@@ -46,6 +47,7 @@ from ovsops.training.scenes import (
     NUM_THING_CLASSES,
     SceneBank,
     batch_indices,
+    check_picture_size,
     class_shares,
     region_shares,
     step_generator,
@@ -80,13 +82,19 @@ class Sam3ProgramConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.phrases_per_scene < 2 or self.phrases_per_scene > NUM_CLASSES // 2:
+        require_at_least(self, "program", 1, "batch_size")
+        require_at_least(self, "program", 0, "patches_only_steps")
+        if not 2 <= self.phrases_per_scene <= NUM_CLASSES // 2:
             raise ConfigError(
-                f"sam3: batch_size {self.batch_size}, phrases_per_scene {self.phrases_per_scene}; expected 1 scene "
-                f"or more and 2 to {NUM_CLASSES // 2} phrases"
+                f"program.phrases_per_scene is {self.phrases_per_scene}; it must lie in [2, {NUM_CLASSES // 2}]"
             )
         if not 0 < self.stuff_share <= 1:
-            raise ConfigError(f"sam3: stuff_share is {self.stuff_share}; it must lie in (0, 1]")
+            raise ConfigError(f"program.stuff_share is {self.stuff_share}; it must lie in (0, 1]")
+        require_positive(self, "program", "label_weight", "presence_weight", "semantic_weight")
+        require_at_least(
+            self.set_weights, "program.set_weights", 0, *(f.name for f in fields(self.set_weights))
+        )
+        require_seed(self, "program")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +163,7 @@ class Sam3Program:
             self.module: Sam3Module = Sam3Module(self.model).to(device)
         backbone = self.model.config.vision_config.backbone_config
         self.patch_size = int(backbone.patch_size)
+        check_picture_size(bank.size_hw, patch_size=self.patch_size, side=int(backbone.image_size))
         self.cell_size = self.patch_size // 2  # of a mask, in pixels
         tokenizer = ClipTokenizer(work_folder, length=self.model.config.text_config.max_position_embeddings)
         rows = tokenizer(NAMES)

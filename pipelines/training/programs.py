@@ -172,7 +172,7 @@ ProgramRecipe = (
 
 def check_pictures(program: ProgramRecipe, size_hw: tuple[int, int]) -> None:
     """Raises ConfigError where a program cannot learn from pictures of a size: before any is drawn."""
-    if isinstance(program, Siglip2Recipe | ClipRecipe | DinoRecipe):
+    if isinstance(program, Siglip2Recipe | ClipRecipe | DinoRecipe | Sam3Recipe):
         check_picture_size(size_hw, patch_size=PATCH_SIZE, side=IMAGE_SIZE)
     elif isinstance(program, Dinov2Recipe):
         check_picture_size(size_hw, patch_size=PATCH_SIZE)

@@ -118,4 +118,5 @@ def test_generalized_iou_by_hand(other: tuple[float, ...], expected: float) -> N
 def test_dice_of_a_perfect_mask_is_nothing() -> None:
     mask = torch.tensor([[[1.0, 0.0], [1.0, 1.0]]])
     assert float(dice_loss((mask - 0.5) * 100, mask)) == pytest.approx(0, abs=1e-6)
+    assert float(dice_loss(mask[:0], mask[:0])) == 0
     assert float(dice_loss((0.5 - mask) * 100, mask)) == pytest.approx(1 - 1 / 5, abs=1e-6)

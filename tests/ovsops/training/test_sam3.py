@@ -12,6 +12,7 @@ from ovsops.backbones.pixels import SIGLIP_MEAN, SIGLIP_STD, normalized
 from ovsops.backbones.sam3 import load_sam3
 from ovsops.backbones.sam3_text import Sam3Text
 from ovsops.errors import ConfigError
+from ovsops.losses.set_prediction import SetWeights
 from ovsops.miniature.scene import draw_scene
 from ovsops.segmenters.sam3_config import Sam3SegmenterConfig
 from ovsops.training.loop import Progress
@@ -141,10 +142,13 @@ def test_half_of_the_phrases_are_true(bank: SceneBank) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 0}, "1 scene or more"),
-        ({"phrases_per_scene": 1}, "2 to 10 phrases"),
-        ({"phrases_per_scene": 11}, "2 to 10 phrases"),
+        ({"batch_size": 0}, r"program\.batch_size is 0; it must be 1 or more"),
+        ({"phrases_per_scene": 1}, r"program\.phrases_per_scene is 1; it must lie in \[2, 10\]"),
+        ({"phrases_per_scene": 11}, r"it must lie in \[2, 10\]"),
         ({"stuff_share": 0.0}, r"must lie in \(0, 1\]"),
+        ({"label_weight": 0.0}, r"program\.label_weight is 0\.0; it must be over 0"),
+        ({"set_weights": SetWeights(dice=-1.0)}, r"program\.set_weights\.dice is -1\.0"),
+        ({"patches_only_steps": -1}, r"program\.patches_only_steps is -1"),
     ],
 )
 def test_nonsense_is_refused(changes: dict[str, object], message: str) -> None:
