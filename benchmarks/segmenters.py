@@ -64,6 +64,9 @@ def segmenter_table(bank: SceneBank) -> list[Row]:
         "CASS with DINO, mode upstream": named_segmenter("cass_miniature", mode="upstream"),
         "CASS with DINOv2": named_segmenter("cass_miniature", **dinov2),
         "SigLIP 2 and DINOv2, fused": named_segmenter("fused_miniature"),
+        "SAM 3": named_segmenter("sam3_miniature"),
+        "SAM 3, its instances alone": named_segmenter("sam3_miniature", labels="instances"),
+        "SAM 3, calibration safe": named_segmenter("sam3_miniature", calibration="safe"),
     }
     return _against(bank, variants, PLAIN)
 

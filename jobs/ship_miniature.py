@@ -1,7 +1,7 @@
 """`make miniature`: train the miniature checkpoints by their recipes, calibrate them, put them where they ship from.
 
 What is trained already is not trained again: stop it and start it as often as you like. One core takes about
-two hours (the model cards say how long each took); the four towers can be trained at once by their recipes before.
+two hours (the model cards say how long each took); the five towers can be trained at once by their recipes before.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from ovsops.training.shipping import calibrate, save_calibration
 logger = logging.getLogger(__name__)
 
 RECIPES = Path(__file__).with_name("recipes")
-TOWERS = ("siglip2", "dinov2", "clip", "dino")
+TOWERS = ("siglip2", "dinov2", "clip", "dino", "sam3")
 _MAPPER_TOWERS = (("siglip", "siglip2"), ("dino", "dinov2"))
 """Fields of the mapper's recipe, and the training whose checkpoint each takes."""
 VALIDATION_SCENES = 150
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m jobs.ship_miniature", description=__doc__)
     parser.add_argument("--train-out", type=Path, default=Path("train-out"), help="outputs of the trainings")
     parser.add_argument(
-        "--out", type=Path, default=_DEFAULT_OUT, help="folder for siglip2/, dinov2/, clip/, dino/, mapper/"
+        "--out", type=Path, default=_DEFAULT_OUT, help="folder for siglip2/, dinov2/, clip/, dino/, sam3/, mapper/"
     )
     options = parser.parse_args(arguments)
     trained = {name: options.train_out / name for name in (*TOWERS, "mapper")}

@@ -8,7 +8,7 @@ from ovsops.errors import CheckpointError
 
 PARTS = ("siglip2", "dinov2", "mapper")
 """Folders of the miniature checkpoints that the fused segmenter needs."""
-OTHER_PARTS = ("clip", "dino")
+OTHER_PARTS = ("clip", "dino", "sam3")
 """Folders of those that other segmenters need."""
 CALIBRATION = "calibration.json"
 """Constants that were fitted for them, by the names of the segmenter's fields."""

@@ -33,7 +33,7 @@ def test_one_part_is_found_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "clip" / "model.safetensors").touch()
     assert miniature_checkpoint("clip", tmp_path) == tmp_path / "clip"
     with pytest.raises(
-        CheckpointError, match=r"no miniature checkpoint 'sam'; there are siglip2, .*, clip, dino"
+        CheckpointError, match=r"no miniature checkpoint 'sam'; there are siglip2, .*, clip, dino, sam3"
     ):
         miniature_checkpoint("sam", tmp_path)
 
