@@ -14,7 +14,7 @@ from ovsops.backbones.sam3_licence import OWN_WEIGHTS_KEY
 from ovsops.backbones.sam3_text import Sam3Text
 from ovsops.backbones.shipped import miniature_checkpoint
 from ovsops.metrics.segmentation import mean_iou
-from ovsops.miniature.attributes import CLASS_NAMES, LANGUAGES
+from ovsops.miniature.attributes import CLASS_NAMES, LANGUAGES, Language
 from ovsops.miniature.scene import draw_scene
 from ovsops.miniature.splits import seeds_of
 from ovsops.segmenters.sam3_config import Sam3SegmenterConfig
@@ -39,7 +39,7 @@ def test_the_weights_are_our_own_and_small() -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_class_names_find_their_pixels(scenes: SceneBank, language: str) -> None:
+def test_class_names_find_their_pixels(scenes: SceneBank, language: Language) -> None:
     areas = labelled_states(scenes, world_vocabulary(), CONFIG, language=language).areas.sum(axis=0)
     assert mean_iou(areas, ALL_IDS) >= 0.65
     assert mean_iou(areas, STUFF_IDS) >= 0.90
