@@ -141,8 +141,9 @@ _LARGE_DATASET_FIELDS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 
 def scclip_settings(vocabulary: str, *, tower: Literal["base", "large"] = "base") -> dict[str, Any]:
-    """Fields of `ScClipConfig` with the published values for a data set, by the name of its vocabulary, where they differ
-    from the defaults: for ViT-B/16 or ViT-L/14.
+    """Fields of `ScClipConfig` with the published values for a data set where they differ from the defaults.
+
+    `vocabulary` is the name of the data set's vocabulary, `tower` ViT-B/16 or ViT-L/14.
     """
     if vocabulary not in _DATASET_FIELDS:
         raise ConfigError(
