@@ -14,7 +14,7 @@ import torch
 
 from ovsops.errors import ConfigError
 
-Family = Literal["siglip", "siglip2-naflex", "dinov2-registers", "clip", "sam3"]
+Family = Literal["siglip", "siglip2-naflex", "dinov2-registers", "clip", "sam3", "fgclip2"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +41,15 @@ def empty_model(chosen: Preset) -> torch.nn.Module:
     """The full-size model on the meta device: every name and shape, no memory."""
     import transformers
 
+    from ovsops.backbones.fgclip2_model import FgClip2Config, FgClip2Model
+
     config_class, model_class = {
         "siglip": (transformers.SiglipConfig, transformers.SiglipModel),
         "siglip2-naflex": (transformers.Siglip2Config, transformers.Siglip2Model),
         "dinov2-registers": (transformers.Dinov2WithRegistersConfig, transformers.Dinov2WithRegistersModel),
         "clip": (transformers.CLIPConfig, transformers.CLIPModel),
         "sam3": (transformers.Sam3Config, transformers.Sam3Model),
+        "fgclip2": (FgClip2Config, FgClip2Model),
     }[chosen.family]
     with torch.device("meta"):
         model: torch.nn.Module = model_class(config_class(**chosen.config))
@@ -127,6 +130,19 @@ def _siglip_presets() -> dict[str, Preset]:
     return found
 
 
+def _fgclip2_preset(size: str) -> Preset:
+    """The towers are those of the SigLIP 2 of that size, from which the training starts."""
+    return Preset(
+        family="fgclip2",
+        repo=f"qihoo360/fg-clip2-{size}",
+        licence="Apache-2.0",
+        config={
+            "text_config": {**_siglip_text(size), "keep_len": 20, "longtext_len": 196},
+            "vision_config": {**_SIGLIP_SIZES[size], "num_patches": 256, "patch_size": 16},
+        },
+    )
+
+
 def _dino_preset(size: str) -> Preset:
     width, layers, heads = _DINO_SIZES[size]
     shape = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
@@ -165,4 +181,5 @@ PRESETS: dict[str, Preset] = {
     **{f"dinov2-with-registers-{size}": _dino_preset(size) for size in _DINO_SIZES},
     **{f"clip-vit-{size}": _clip_preset(size) for size in _CLIP_SIZES},
     "sam3": _SAM3,
+    **{f"fg-clip2-{size}": _fgclip2_preset(size) for size in ("base", "large", "so400m")},
 }

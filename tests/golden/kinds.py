@@ -7,6 +7,7 @@ import numpy as np
 from tests.golden import (
     checks_cass,
     checks_cass_tiny,
+    checks_fgclip2,
     checks_pamr,
     checks_patches,
     checks_queries,
@@ -32,6 +33,7 @@ KINDS = frozenset(
 CHECKS: dict[str, Check] = {
     **checks_cass.CHECKS,
     **checks_cass_tiny.CHECKS,
+    **checks_fgclip2.CHECKS,
     **checks_pamr.CHECKS,
     **checks_patches.CHECKS,
     **checks_queries.CHECKS,
@@ -45,6 +47,7 @@ CHECKS: dict[str, Check] = {
 RESULTS_BY_KIND: dict[str, tuple[str, ...]] = {
     **checks_cass.RESULTS,
     **checks_cass_tiny.RESULTS,
+    **checks_fgclip2.RESULTS,
     **checks_patches.RESULTS,
     **checks_queries.RESULTS,
     **checks_roialign.RESULTS,

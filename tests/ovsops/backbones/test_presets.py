@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from ovsops.backbones.fgclip2_model import ADDED_PARAMETERS
 from ovsops.backbones.presets import (
     PRESETS,
     empty_model,
@@ -25,6 +26,9 @@ from ovsops.errors import ConfigError
         ("siglip2-so400m-patch16-naflex", 888),
         ("dinov2-with-registers-base", 12 * 18 + 8),
         ("dinov2-with-registers-large", 24 * 18 + 8),
+        ("fg-clip2-base", 408 + 17),
+        ("fg-clip2-large", 792 + 17),
+        ("fg-clip2-so400m", 888 + 17),
         ("clip-vit-base-patch16", 24 * 16 + 14),
         ("clip-vit-large-patch14", 36 * 16 + 14),
     ],
@@ -97,6 +101,19 @@ def test_siglip_text_tower_of_base_size() -> None:
                 "encoder.layer.11.layer_scale1.lambda1": (768,),
                 "encoder.layer.11.attention.q_proj.weight": (768, 768),
                 "encoder.layer.11.mlp.fc1.weight": (3072, 768),
+            },
+        ),
+        (
+            "fg-clip2-base",
+            {
+                "text_model.embeddings.position_embedding.weight": (64, 768),
+                "text_model.embeddings.position_embedding_ori.weight": (196, 768),
+                "text_model.embeddings.position_embedding_res.weight": (196, 768),
+                "longtext_head.weight": (768, 768),
+                "boxtext_head.bias": (768,),
+                "dense_feature_head.probe": (1, 1, 768),
+                "dense_feature_head.attention.in_proj_weight": (2304, 768),
+                "dense_feature_head.mlp.fc2.weight": (768, 3072),
             },
         ),
         (
@@ -179,6 +196,19 @@ def test_flops_of_siglip2_base() -> None:
     assert gflop(model.vision_model, pixel_values=views) == pytest.approx(216.24, rel=1e-3)
     ids = torch.zeros(1, 64, dtype=torch.int64, device="meta")
     assert gflop(model.text_model, input_ids=ids) == pytest.approx(11.02, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "siglip2"),
+    [
+        ("fg-clip2-base", "siglip2-base-patch16-naflex"),
+        ("fg-clip2-so400m", "siglip2-so400m-patch16-naflex"),
+    ],
+)
+def test_fgclip2_is_siglip2_and_the_added_parameters(name: str, siglip2: str) -> None:
+    ours, theirs = parameter_shapes(preset(name)), parameter_shapes(preset(siglip2))
+    assert set(ours) - set(theirs) == ADDED_PARAMETERS
+    assert {key: ours.get(key) for key in theirs} == theirs
 
 
 @pytest.mark.parametrize("name", PRESETS)
