@@ -7,7 +7,7 @@ dense map, whose means are regions.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -49,7 +49,7 @@ class FgClip2:
     """A frozen FG-CLIP 2."""
 
     def __init__(self, checkpoint: ResolvedCheckpoint, *, device: str, dtype: torch.dtype) -> None:
-        config = fgclip2_config(read_config(checkpoint), place=str(checkpoint.folder))
+        config: Any = fgclip2_config(read_config(checkpoint), place=str(checkpoint.folder))
         self.model: FgClip2Model = load_pretrained(
             FgClip2Model, checkpoint, device=device, dtype=dtype, config=config
         )

@@ -83,13 +83,15 @@ class FgClip2Model(Siglip2Model):
     @property
     def width(self) -> int:
         """Channels of the space that images, regions and texts share."""
-        return int(self.config.vision_config.hidden_size)
+        config: Any = self.config
+        return int(config.vision_config.hidden_size)
 
     def num_tokens(self, length: TextLength) -> int:
         """Tokens that a text of this kind must have, padding included."""
         if length == "long":
             return self.longtext_len
-        return int(self.config.text_config.max_position_embeddings)
+        config: Any = self.config
+        return int(config.text_config.max_position_embeddings)
 
     def embed_texts(self, ids: Int[Tensor, "T L"], *, length: TextLength) -> Float[Tensor, "T D"]:
         """Texts from their token ids, padded on the right to exactly `num_tokens(length)`; there is no mask."""
@@ -147,9 +149,11 @@ def fgclip2_config(raw: Mapping[str, Any], *, place: str) -> FgClip2Config:
             f"checkpoint {place}: model_type {raw.get('model_type')!r}; {MODEL_TYPE} is expected (a SigLIP 2 has no "
             "heads for regions: start a training from it with ovsops.backbones.fgclip2_start)"
         )
-    towers = {name: _tower(raw, name, place=place) for name in ("text_config", "vision_config")}
+    towers: dict[str, Any] = {
+        name: _tower(raw, name, place=place) for name in ("text_config", "vision_config")
+    }
     try:
-        config = FgClip2Config(**towers)
+        config: Any = FgClip2Config(**towers)
     except (StrictDataclassError, TypeError, ValueError) as error:
         raise CheckpointError(f"checkpoint {place}: config.json cannot be used: {error}") from error
     text, vision = config.text_config, config.vision_config
@@ -162,7 +166,8 @@ def fgclip2_config(raw: Mapping[str, Any], *, place: str) -> FgClip2Config:
         raise CheckpointError(
             f"checkpoint {place}: keep_len {text.keep_len} is not within longtext_len {text.longtext_len}"
         )
-    return config
+    checked: FgClip2Config = config
+    return checked
 
 
 def save_fgclip2(model: FgClip2Model, folder: Path) -> None:
