@@ -151,6 +151,8 @@ def judge(split: TuningSplit, config: RecalibrationConfig, *, guard: GuardConfig
     bound = _lower_bound(accuracy, num_regions, guard.z)
     if num_regions < guard.min_regions:
         reason = f"{num_regions} regions of known name, {guard.min_regions} are needed"
+    elif chance == 1:
+        reason = "no name has a rival, so there is nothing to choose from"
     elif not bound > chance:
         reason = (
             f"the region classifier names {accuracy:.3f} right (at least {bound:.3f}), chance is {chance:.3f}"

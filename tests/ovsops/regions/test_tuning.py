@@ -96,6 +96,13 @@ def test_a_classifier_that_would_harm_a_good_detector_is_refused() -> None:
     assert tune(perfect, grid=TuningGrid(modes=("global",), detector_shares=(0.1,))).config is None
 
 
+def test_names_without_rivals_are_left_alone() -> None:
+    alone = TuningSplit(**{**vars(split_of(knows="everything")), "groups": torch.arange(6)})
+    verdict = judge(alone, RecalibrationConfig(mode="competing"))
+    assert verdict.is_refused
+    assert verdict.reason == "no name has a rival, so there is nothing to choose from"
+
+
 def test_too_few_regions_prove_nothing() -> None:
     verdict = judge(split_of(knows="everything", num=20), RecalibrationConfig())
     assert verdict.is_refused
