@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ovsops.errors import CheckpointError, ConfigError, ShapeError
@@ -82,6 +82,7 @@ def test_few_samples_and_unknown_groups_get_the_map_of_all() -> None:
     assert calibrator.by_group[0].num_samples == 95
 
 
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**16), kind=st.sampled_from(["isotonic", "temperature"]))
 def test_maps_rise_stay_in_range_and_survive_a_file(seed: int, kind: Kind) -> None:
     scores, is_right = overconfident(200, seed)
