@@ -25,7 +25,7 @@ class SiglipTokenizer:
 
     def __init__(self, folder: Path, *, length: int) -> None:
         self.length = length
-        self.tokenizer = _read_tokenizer(folder)
+        self.tokenizer = read_tokenizer(folder)
         self.eos = _special_id(self.tokenizer, folder, "eos_token", "<eos>", "</s>")
         self.pad = _special_id(self.tokenizer, folder, "pad_token", "<pad>", "</s>")
 
@@ -41,7 +41,7 @@ class ClipTokenizer:
 
     def __init__(self, folder: Path, *, length: int) -> None:
         self.length = length
-        self.tokenizer = _read_tokenizer(folder)
+        self.tokenizer = read_tokenizer(folder)
         self.bos = _special_id(self.tokenizer, folder, "bos_token", "<|startoftext|>")
         self.eos = _special_id(self.tokenizer, folder, "eos_token", "<|endoftext|>")
 
@@ -51,7 +51,8 @@ class ClipTokenizer:
         return [[self.bos, *encoding.ids[: self.length - 2], self.eos] for encoding in encodings]
 
 
-def _read_tokenizer(folder: Path) -> Tokenizer:
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """The folder's tokenizer.json, without its own padding and cutting."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise CheckpointError(
