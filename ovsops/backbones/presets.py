@@ -14,7 +14,7 @@ import torch
 
 from ovsops.errors import ConfigError
 
-Family = Literal["siglip", "siglip2-naflex", "dinov2-registers", "clip", "sam3", "fgclip2"]
+Family = Literal["siglip", "siglip2-naflex", "dinov2-registers", "clip", "sam3", "fgclip2", "mm-grounding-dino"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,10 @@ def empty_model(chosen: Preset) -> torch.nn.Module:
         "clip": (transformers.CLIPConfig, transformers.CLIPModel),
         "sam3": (transformers.Sam3Config, transformers.Sam3Model),
         "fgclip2": (FgClip2Config, FgClip2Model),
+        "mm-grounding-dino": (
+            transformers.MMGroundingDinoConfig,
+            transformers.MMGroundingDinoForObjectDetection,
+        ),
     }[chosen.family]
     with torch.device("meta"):
         model: torch.nn.Module = model_class(config_class(**chosen.config))
@@ -92,6 +96,32 @@ _DINO_SIZES = {"small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24,
 _CLIP_SIZES = {
     "base-patch16": (_transformer(512, 12, 8), _transformer(768, 12, 12), 16, 512),
     "large-patch14": (_transformer(768, 12, 12), _transformer(1024, 24, 16), 14, 768),
+}
+_LLMDET_SWINS: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "image_size": 224,
+        "window_size": 7,
+        "embed_dim": 96,
+        "depths": (2, 2, 6, 2),
+        "num_heads": (3, 6, 12, 24),
+        "out_features": ["stage2", "stage3", "stage4"],
+    },
+    "base": {
+        "image_size": 384,
+        "window_size": 12,
+        "embed_dim": 128,
+        "depths": (2, 2, 18, 2),
+        "num_heads": (4, 8, 16, 32),
+        "out_features": ["stage2", "stage3", "stage4"],
+    },
+    "large": {
+        "image_size": 384,
+        "window_size": 12,
+        "embed_dim": 192,
+        "depths": (2, 2, 18, 2),
+        "num_heads": (6, 12, 24, 48),
+        "out_features": ["stage1", "stage2", "stage3", "stage4"],
+    },
 }
 
 
@@ -173,6 +203,22 @@ def _clip_preset(size: str) -> Preset:
     )
 
 
+def _llmdet_preset(size: str) -> Preset:
+    """Text is bert-base-uncased, which is transformers' default; so are encoder and decoder."""
+    swin = _LLMDET_SWINS[size]
+    return Preset(
+        family="mm-grounding-dino",
+        repo=f"iSEE-Laboratory/llmdet_{size}",
+        licence="Apache-2.0",
+        config={
+            "backbone_config": {"model_type": "swin", **swin},
+            "num_feature_levels": len(swin["out_features"]) + 1,
+            "decoder_bbox_embed_share": False,
+            "decoder_cls_embed_share": False,
+        },
+    )
+
+
 _SAM3 = Preset(family="sam3", repo="facebook/sam3", licence="SAM licence", config={}, gated=True)
 """Its configuration is what transformers takes by default."""
 
@@ -182,4 +228,5 @@ PRESETS: dict[str, Preset] = {
     **{f"clip-vit-{size}": _clip_preset(size) for size in _CLIP_SIZES},
     "sam3": _SAM3,
     **{f"fg-clip2-{size}": _fgclip2_preset(size) for size in ("base", "large", "so400m")},
+    **{f"llmdet_{size}": _llmdet_preset(size) for size in _LLMDET_SWINS},
 }

@@ -31,6 +31,9 @@ from ovsops.errors import ConfigError
         ("fg-clip2-so400m", 888 + 17),
         ("clip-vit-base-patch16", 24 * 16 + 14),
         ("clip-vit-large-patch14", 36 * 16 + 14),
+        ("llmdet_tiny", 12 * 17 + 21 + 792),  # blocks of Swin; its edges, merges and norms; all behind it
+        ("llmdet_base", 24 * 17 + 21 + 792),
+        ("llmdet_large", 24 * 17 + 23 + 796),  # one more map: a norm in Swin, a projection behind it
     ],
 )
 def test_every_published_key_is_there_and_no_other(name: str, keys: int) -> None:
@@ -131,6 +134,34 @@ def test_siglip_text_tower_of_base_size() -> None:
 def test_published_shapes(name: str, shapes: dict[str, tuple[int, ...]]) -> None:
     found = parameter_shapes(preset(name))
     assert {key: found.get(key) for key in shapes} == shapes
+
+
+@pytest.mark.parametrize(
+    ("size", "millions"),
+    [("tiny", 27.52), ("base", 86.88), ("large", 195.20)],  # Swin without a head: 27.52, 86.88, 195.20
+)
+def test_parameters_of_llmdet_by_part(size: str, millions: float) -> None:
+    model: Any = empty_model(preset(f"llmdet_{size}"))
+    swin = model.model.backbone.conv_encoder.model.swin
+    assert sum(p.numel() for p in swin.parameters()) / 1e6 == pytest.approx(millions, abs=0.01)
+    bert = sum(p.numel() for p in model.model.text_backbone.parameters())
+    assert bert == 109_482_240 - 768 * 769  # bert-base-uncased without its pooler
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    width, levels = {"tiny": (96, 4), "base": (128, 4), "large": (192, 5)}[size]
+    window = 7 if size == "tiny" else 12
+    expected = {
+        "model.level_embed": (levels, 256),
+        "model.query_position_embeddings.weight": (900, 256),
+        "model.text_projection.weight": (256, 768),
+        f"model.input_proj_vision.{levels - 2}.0.weight": (256, 8 * width, 1, 1),
+        f"model.input_proj_vision.{levels - 1}.0.weight": (256, 8 * width, 3, 3),
+        "model.decoder.bbox_embed.5.layers.2.weight": (4, 256),
+        "model.decoder.class_embed.5.bias": (),
+        "model.decoder.layers.5.encoder_attn.sampling_offsets.weight": (8 * levels * 4 * 2, 256),
+    }
+    assert {name: shapes.get(name) for name in expected} == expected
+    tables = [shape for name, shape in shapes.items() if name.endswith("relative_position_bias_table")]
+    assert {shape[0] for shape in tables} == {(2 * window - 1) ** 2}
 
 
 @pytest.fixture(scope="module")
