@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import nn
-from transformers import MMGroundingDinoConfig, MMGroundingDinoForObjectDetection, SwinConfig
+from transformers import MMGroundingDinoConfig, MMGroundingDinoForObjectDetection
 
 from ovsops.backbones.checkpoint import quiet_transformers
 from ovsops.backbones.wordpiece import BEGIN, END, QUESTION, STOP
@@ -44,14 +44,15 @@ def tiny_llmdet_config(
 ) -> MMGroundingDinoConfig:
     """LLMDet in shape: Swin stages, one further map, two-stage queries, 256 tokens of text, a head for each layer."""
     return MMGroundingDinoConfig(
-        backbone_config=SwinConfig(
-            image_size=64,
-            window_size=4,
-            embed_dim=swin_width,
-            depths=(1, 1, 1, 1),
-            num_heads=(1, 2, 2, 4),
-            out_features=list(stages),
-        ),
+        backbone_config={
+            "model_type": "swin",
+            "image_size": 64,
+            "window_size": 4,
+            "embed_dim": swin_width,
+            "depths": (1, 1, 1, 1),
+            "num_heads": (1, 2, 2, 4),
+            "out_features": list(stages),
+        },
         text_config={
             "model_type": "bert",
             "vocab_size": len(wordpiece_vocabulary()),
