@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ovsops.backbones.detections import best_pairs, label_scores
 from ovsops.metrics.fgovd import expression_similarity, positive_is_first, positive_ranks
 from ovsops.regions.recalibrate import (
     Mode,
@@ -38,6 +39,7 @@ def check_ovd(arrays: Arrays, folder: Path) -> None:
     _agrees(aligned, arrays["p_align"])
     for row, (alpha, beta) in enumerate(arrays["exponents"].tolist()):
         _check_exponents(arrays, similarity, row, alpha, beta)
+    _check_detector(arrays)
 
 
 def _check_exponents(arrays: Arrays, similarity: Tensor, row: int, alpha: float, beta: float) -> None:
@@ -66,6 +68,18 @@ def _check_exponents(arrays: Arrays, similarity: Tensor, row: int, alpha: float,
     np.testing.assert_array_equal(one_score.labels.numpy()[means], arrays[f"scalar_label_{row}"][means])
 
 
+def _check_detector(arrays: Arrays) -> None:
+    """Scores of labels from those of their tokens, and the best pairs of query and label."""
+    logits = _tensor(arrays, "det_logits")
+    scores = label_scores(logits, _tensor(arrays, "label_token_map") > 0)
+    _agrees(scores, arrays["label_scores"])
+    _agrees(logits.sigmoid().amax(dim=1), arrays["hf_query_scores"])
+    best, queries, labels = best_pairs(scores, limit=len(arrays["topk_scores"]), min_score=0.0)
+    _agrees(best, arrays["topk_scores"])
+    np.testing.assert_array_equal(queries.numpy(), arrays["topk_query"])
+    np.testing.assert_array_equal(labels.numpy(), arrays["topk_label"])
+
+
 def _tensor(arrays: Arrays, name: str) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(arrays[name]))
 
@@ -77,7 +91,7 @@ def _agrees(ours: Tensor, expected: np.ndarray) -> None:
 
 RESULTS: dict[str, tuple[str, ...]] = {
     "fgclip2_fgovd_score": ("correct", "rank", "accuracy"),
-    "fgclip2_ovd": ("cosine", "p_align", "keep_", "glob_", "scalar_score_"),
+    "fgclip2_ovd": ("cosine", "p_align", "keep_", "glob_", "scalar_score_", "label_scores", "topk_"),
 }
 
 CHECKS: dict[str, Check] = {"fgclip2_fgovd_score": check_fgovd_score, "fgclip2_ovd": check_ovd}
