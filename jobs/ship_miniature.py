@@ -34,7 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m jobs.ship_miniature", description=__doc__)
     parser.add_argument("--train-out", type=Path, default=Path("train-out"), help="outputs of the trainings")
     parser.add_argument(
-        "--out", type=Path, default=_DEFAULT_OUT, help="folder for siglip2/, dinov2/, clip/, dino/, sam3/, mapper/"
+        "--out",
+        type=Path,
+        default=_DEFAULT_OUT,
+        help="folder for siglip2/, dinov2/, clip/, dino/, sam3/, mapper/",
     )
     options = parser.parse_args(arguments)
     trained = {name: options.train_out / name for name in (*TOWERS, "mapper")}

@@ -14,7 +14,9 @@ import torch
 
 from ovsops.errors import ConfigError
 
-Family = Literal["siglip", "siglip2-naflex", "dinov2-registers", "clip", "sam3", "fgclip2", "mm-grounding-dino"]
+Family = Literal[
+    "siglip", "siglip2-naflex", "dinov2-registers", "clip", "sam3", "fgclip2", "mm-grounding-dino"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
