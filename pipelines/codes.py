@@ -1,10 +1,16 @@
-"""Codes of rows that failed, and which of them may go better the next time."""
+"""Codes of rows that failed, and which of them may go better the next time; what codes of regions say."""
 
 from collections.abc import Iterable
 
 from ovsops.errors import ConfigError
+from ovsops.regions.reasons import CARRIED, LEFT_OUT
 from ovsops.text.names import nearest
 from pipelines.rows import SKIP_PREFIX
+
+REASONS_CARRIED = CARRIED
+"""What each code in `reason_codes` of a written region or instance says."""
+REASONS_LEFT_OUT = LEFT_OUT
+"""Why regions or detections have no record: the codes counted in an image's `notes` (`R_TOO_SMALL:3`)."""
 
 RETRYABLE = frozenset({"E_TIMEOUT", "E_DECODER_CRASH", "E_MODEL", "E_STORAGE"})
 """What a slow or crowded machine, a model or a storage did; the image itself may be whole."""

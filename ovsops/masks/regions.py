@@ -80,6 +80,8 @@ class Region:
     """Pixels of the mask."""
     score: float
     """Mean of the winning scores over the pixels that the class won; filled holes do not count."""
+    agreement: float | None = None
+    """How far a second source says the same, in [0, 1]; None where none was asked."""
     reasons: tuple[str, ...] = ()
     """What was done to the region or its image (`R_...`), sorted."""
 
