@@ -62,6 +62,11 @@ class Sam3Segmenter:
         return [self._detections(plan, features) for plan, features in self._encoded(images)]
 
     @torch.inference_mode()
+    def encoded_features(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Sam3ImageFeatures]:
+        """Features of the views of each RGB image, in order, for prompts of another kind than phrases."""
+        return [features for _, features in self._encoded(images)]
+
+    @torch.inference_mode()
     def label(self, plan: ViewPlan, features: Sam3ImageFeatures) -> ClassMap:
         """The class map of an image from the features of its views."""
         vote = PixelVote(plan.image_hw, device=self.device)
