@@ -25,11 +25,11 @@ from ovsops.images.decode import DecodeConfig, decode_image
 from ovsops.masks.class_map import ClassMap
 from ovsops.masks.regions import RegionConfig, class_map_to_regions
 from pipelines.label import LabelJob, run_label
+from pipelines.records import RegionClass
 from pipelines.runner import Placement, RayConfig, RayEngine
 from pipelines.schemas import SCHEMA_VERSION
 from pipelines.shards import expand_inputs
-from pipelines.stages.encode import RegionClass
-from pipelines.stages.segment import BatchConfig
+from pipelines.stages.annotate import BatchConfig
 from pipelines.storage import StorageOptions
 from tests.tiny.shards import encode, write_tar
 
@@ -86,7 +86,7 @@ def label_job(shards: Sequence[Path], out: Path, model: WaitingModel) -> dict[st
     job = LabelJob(
         output=str(out),
         shards=tuple(expand_inputs([str(s) for s in shards], options)),
-        segmenter=model,
+        annotator=model,
         segmenter_name="waiting",
         classes=CLASSES,
         manifest={"schema_version": SCHEMA_VERSION, "recipe": {}},

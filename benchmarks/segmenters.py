@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks.miniature_quality import Row, all_classes, figures_of, interval, markdown
-from jobs.recipe import named_segmenter
+from jobs.named_settings import named_segmenter
 from ovsops.backbones.checkpoint import Checkpoint
 from ovsops.metrics.bootstrap import paired_bootstrap
 from ovsops.miniature.scene import draw_scene

@@ -19,9 +19,8 @@ from jobs.label import check_devices, find_vocabulary, installed_versions
 from jobs.logs import escape_controls
 from jobs.plan import memory_per_actor, readable
 from jobs.recipe import LoadedRecipe
-from ovsops.backbones.checkpoint import pin_checkpoints
+from ovsops.annotators.build import annotator_checkpoints, check_annotator_licences, pin_annotator
 from ovsops.errors import OvsopsError, StorageError
-from ovsops.segmenters.kinds import check_licences, checkpoint_identities
 from pipelines.redact import redact
 from pipelines.shards import Shard, expand_inputs
 from pipelines.storage import Storage, StorageOptions, local_path, open_storage, scheme_of, split_url
@@ -85,8 +84,8 @@ def _recipe_checks(loaded: LoadedRecipe) -> Iterator[Check]:
         return f"{found.name}: {len(found.classes)} classes"
 
     def checkpoints() -> str:
-        check_licences(recipe.segmenter)
-        identities = checkpoint_identities(pin_checkpoints(recipe.segmenter))
+        check_annotator_licences(recipe.annotators)
+        identities = annotator_checkpoints(pin_annotator(recipe.annotators))
         return "; ".join(f"{role} {identity}" for role, identity in identities.items())
 
     def devices() -> str:

@@ -20,35 +20,45 @@ from typing import Any, Literal
 import torch
 
 from jobs.exits import PreflightError, stop_on_sigterm
+from jobs.named_settings import merge
 from jobs.recipe import (
+    CalibratorFile,
     LabelRecipe,
     LoadedRecipe,
     ModelConfig,
-    merge,
     recipe_from_plain,
     recipe_hash,
     split_recipe,
     to_plain,
 )
-from ovsops.backbones.checkpoint import pin_checkpoints
-from ovsops.errors import ConfigError, OutputError, OvsopsError, VocabularyError
-from ovsops.segmenters.kinds import (
-    AnySegmenterConfig,
-    check_licences,
-    checkpoint_identities,
-    compute_text,
-    load_segmenter,
+from ovsops.annotators.annotator import Annotator
+from ovsops.annotators.build import (
+    AnnotatorConfig,
+    AnnotatorText,
+    annotator_checkpoints,
+    box_checkpoints,
+    check_annotator_licences,
+    check_calibrator,
+    compute_annotator_text,
+    load_annotator,
+    one_thread_on_a_cpu,
+    pin_annotator,
 )
-from ovsops.segmenters.segmenter import Segmenter
+from ovsops.backbones.checkpoint import checkpoints_of
+from ovsops.backbones.shipped import fitted_file
+from ovsops.errors import CheckpointError, ConfigError, OutputError, OvsopsError, VocabularyError
+from ovsops.regions.agreement import AgreementConfig
+from ovsops.regions.calibration import ScoreCalibrator
+from ovsops.segmenters.kinds import AnySegmenterConfig
 from ovsops.text.names import nearest
 from ovsops.text.vocabulary import Vocabulary, check_append_only, load_vocabulary
 from pipelines.label import LabelJob, Observer, record_failed_start, run_label
 from pipelines.manifest import MANIFEST, differences, read_manifest
+from pipelines.records import RegionClass
 from pipelines.retry import run_retry
 from pipelines.runner import InlineEngine, RayEngine, cpu_shortage
 from pipelines.schemas import SCHEMA_VERSION
 from pipelines.shards import Shard, expand_inputs
-from pipelines.stages.encode import RegionClass
 from pipelines.storage import StorageOptions, local_path, open_storage, scheme_of
 
 logger = logging.getLogger(__name__)
@@ -61,21 +71,26 @@ _VERSIONED = ("ovsops", "torch", "transformers", "ray", "pyarrow", "numpy", "pil
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipeSegmenter:
-    """Travels to the worker with config, vocabulary and text features, and loads the weights there."""
+class RecipeAnnotator:
+    """Travels to the worker with configs, vocabulary and text features, and loads the weights there."""
 
-    config: AnySegmenterConfig
+    config: AnnotatorConfig
     vocabulary: Vocabulary
-    text: bytes = field(repr=False)
-    """What `compute_text` gave: computed once, on the driver."""
+    languages: tuple[str, ...]
+    text: AnnotatorText = field(repr=False)
+    """Computed once, on the driver."""
     model: ModelConfig
 
-    def build(self) -> Segmenter:
+    def build(self) -> Annotator:
         """Load the weights. On a CPU one thread an actor: two under load were ten times slower."""
-        if self.model.device == "cpu":
-            torch.set_num_threads(1)
-        return load_segmenter(
-            self.config, self.vocabulary, self.text, device=self.model.device, dtype=self.model.dtype
+        one_thread_on_a_cpu(self.model.device)
+        return load_annotator(
+            self.config,
+            self.vocabulary,
+            self.languages,
+            self.text,
+            device=self.model.device,
+            dtype=self.model.dtype,
         )
 
 
@@ -86,6 +101,8 @@ class ResolvedLabel:
     recipe: LabelRecipe
     """Absolute paths, vocabulary inline, no `auto`, every checkpoint with its SHA-256."""
     vocabulary: Vocabulary
+    annotators: AnnotatorConfig
+    """Who takes part, with the calibrator's content."""
     checkpoints: Mapping[str, str]
     """Identity by role."""
     shards: tuple[Shard, ...]
@@ -100,23 +117,63 @@ def resolve(loaded: LoadedRecipe) -> ResolvedLabel:
     """Find everything a recipe names. Raises ConfigError (exit 2), CheckpointError or PreflightError (exit 4)."""
     recipe = loaded.recipe
     vocabulary = find_vocabulary(recipe.vocabulary, loaded.folder)
-    check_licences(recipe.segmenter)
-    segmenter = pin_checkpoints(recipe.segmenter)
+    check_annotator_licences(recipe.annotators)
+    annotators = pin_annotator(recipe.annotators)
+    calibrator, annotators = with_calibrator(recipe.calibrator, annotators, vocabulary)
+    second = recipe.agreement
+    if second is not None and annotators.other is not None:
+        second = replace(second, segmenter=annotators.other)
     resolved = replace(
         recipe,
         input=replace(recipe.input, shards=tuple(_absolute(p) for p in recipe.input.shards)),
         output=_absolute(recipe.output),
         vocabulary=vocabulary.to_mapping(),
-        segmenter=segmenter,
+        segmenter=annotators.segmenter,
+        detector=annotators.detector,
+        expert=annotators.expert,
+        agreement=second,
+        calibrator=calibrator,
         model=recipe.model.resolve(num_gpus=recipe.segment_on.num_gpus),
     )
     shards = tuple(expand_inputs(resolved.input.shards, resolved.storage))
     return ResolvedLabel(
         recipe=resolved,
         vocabulary=vocabulary,
-        checkpoints=checkpoint_identities(segmenter),
+        annotators=annotators,
+        checkpoints=annotator_checkpoints(annotators),
         shards=shards,
     )
+
+
+def with_calibrator(
+    file: CalibratorFile | None, annotators: AnnotatorConfig, vocabulary: Vocabulary
+) -> tuple[CalibratorFile | None, AnnotatorConfig]:
+    """The calibrator's file with its SHA-256, and the annotators with its content.
+
+    Raises `CheckpointError` for a file that cannot be read, is another than the recipe expects, or was fitted on other
+    models.
+    """
+    if file is None:
+        return None, annotators
+    path = fitted_file(file.source)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"calibrator {path}: cannot be read ({error.strerror}); check the path"
+        ) from error
+    found = sha256(data).hexdigest()
+    if file.sha256 is not None and found != file.sha256:
+        raise CheckpointError(
+            f"calibrator {path}: SHA-256 is {found}, the recipe expects {file.sha256}; it was fitted anew"
+        )
+    try:
+        plain = json.loads(data)
+    except ValueError as error:
+        raise CheckpointError(f"calibrator {path}: not JSON: {error}") from error
+    full = replace(annotators, calibrator=ScoreCalibrator.from_json(plain))
+    check_calibrator(full, vocabulary)
+    return CalibratorFile(source=str(path.resolve()), sha256=found), full
 
 
 def find_vocabulary(source: str | Mapping[str, Any], folder: Path) -> Vocabulary:
@@ -148,8 +205,8 @@ def prepare(loaded: LoadedRecipe) -> LabelJob:
     check_devices(resolved.recipe)
     check_output(resolved)
     recipe = resolved.recipe
-    text = compute_text(
-        recipe.segmenter,
+    text = compute_annotator_text(
+        resolved.annotators,
         resolved.vocabulary,
         recipe.languages,
         device="cuda" if recipe.model.device == "cuda" and torch.cuda.is_available() else "cpu",
@@ -159,19 +216,23 @@ def prepare(loaded: LoadedRecipe) -> LabelJob:
     return LabelJob(
         output=recipe.output,
         shards=resolved.shards,
-        segmenter=RecipeSegmenter(
-            config=recipe.segmenter,
+        annotator=RecipeAnnotator(
+            config=resolved.annotators,
             vocabulary=resolved.vocabulary,
-            text=text.to_bytes(),
+            languages=recipe.languages,
+            text=text,
             model=recipe.model,
         ),
         segmenter_name=segmenter_name(recipe.segmenter, resolved.checkpoints),
+        detector_name=detector_name(resolved.annotators),
         classes=region_classes(resolved.vocabulary, recipe.languages),
         manifest=make_manifest(resolved, text_identity=text.identity),
         reader=recipe.input.reader,
         decode=recipe.decode,
         batch=recipe.batch,
         regions=recipe.regions,
+        instances=recipe.instances,
+        agreement=AgreementConfig() if recipe.agreement is None else recipe.agreement.compare,
         limits=recipe.limits,
         storage=recipe.storage,
         segment_on=recipe.segment_on,
@@ -223,10 +284,26 @@ def region_classes(vocabulary: Vocabulary, languages: tuple[str, ...]) -> tuple[
     return tuple(classes)
 
 
-def segmenter_name(config: AnySegmenterConfig, checkpoints: Mapping[str, str]) -> str:
+def segmenter_name(config: AnySegmenterConfig | None, checkpoints: Mapping[str, str]) -> str:
     """`fused/corrected/<hash of the checkpoints>`: what the `segmenter` column says."""
+    if config is None:
+        return ""
+    own = {role: checkpoints[role] for role in checkpoints_of(config)}
+    return f"{config.kind}/{config.mode}/{_hash_of_weights(own)}"
+
+
+def detector_name(annotators: AnnotatorConfig) -> str:
+    """`llmdet+fgclip2/<hash of both>`: what the `detector` column says; empty where nobody looked for boxes."""
+    if annotators.detector is None:
+        return ""
+    judge = "" if annotators.expert is None else "+fgclip2"
+    weights = box_checkpoints(annotators)
+    return f"{annotators.detector.kind}{judge}" + (f"/{_hash_of_weights(weights)}" if weights else "")
+
+
+def _hash_of_weights(checkpoints: Mapping[str, str]) -> str:
     weights = sorted(f"{role} {identity.rpartition(' ')[2]}" for role, identity in checkpoints.items())
-    return f"{config.kind}/{config.mode}/{sha256('; '.join(weights).encode()).hexdigest()[:12]}"
+    return sha256("; ".join(weights).encode()).hexdigest()[:12]
 
 
 def make_manifest(resolved: ResolvedLabel, *, text_identity: str) -> dict[str, Any]:

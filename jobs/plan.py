@@ -14,9 +14,8 @@ from rich.table import Table
 from jobs.exits import ExitCode, PreflightError
 from jobs.label import ResolvedLabel, check_devices, check_output, resolve
 from jobs.recipe import LabelRecipe, LoadedRecipe
-from ovsops.backbones.checkpoint import pin_checkpoints
+from ovsops.annotators.build import planes_of_scores, weight_files
 from ovsops.errors import CheckpointError, OutputError, StorageError
-from ovsops.segmenters.kinds import planes_in_memory, resolved_checkpoints
 from ovsops.text.prompts import class_prompts
 from pipelines.keys import IMAGE_EXTENSIONS, extension_of
 from pipelines.ledger import Ledger
@@ -140,9 +139,24 @@ def _label_facts(resolved: ResolvedLabel) -> list[tuple[str, str]]:
             f"{vocabulary.name}: {len(vocabulary.classes)} classes ({things} things), {len(table.entries)} prompts,"
             f" {len(table.sentences)} sentences in {', '.join(recipe.languages)}",
         ),
-        ("segmenter", f"{recipe.segmenter.kind}, mode {recipe.segmenter.mode}"),
+        *_part_facts(recipe),
     ]
     return facts + [(f"checkpoint {role}", identity) for role, identity in resolved.checkpoints.items()]
+
+
+def _part_facts(recipe: LabelRecipe) -> list[tuple[str, str]]:
+    """Who takes part."""
+    facts = []
+    if recipe.segmenter is not None:
+        facts.append(("segmenter", f"{recipe.segmenter.kind}, mode {recipe.segmenter.mode}"))
+    if recipe.detector is not None:
+        facts.append(("detector", recipe.detector.kind))
+    if recipe.expert is not None:
+        joined = recipe.expert.recalibration
+        facts.append(("expert", f"FG-CLIP 2, {'not joined' if joined is None else joined.mode}"))
+    if recipe.agreement is not None:
+        facts.append(("second segmenter", recipe.agreement.segmenter.kind))
+    return facts
 
 
 def _machine_facts(recipe: LabelRecipe) -> list[tuple[str, str]]:
@@ -162,17 +176,14 @@ def _machine_facts(recipe: LabelRecipe) -> list[tuple[str, str]]:
 
 def memory_per_actor(recipe: LabelRecipe) -> int:
     """Bytes, estimated: weights, pixels decoded ahead, score maps of one image, and 1 GiB for torch itself."""
-    weights = sum(num_parameters(path) for path in weight_files(recipe)) * _DTYPE_BYTES[recipe.model.dtype]
+    weights = (
+        sum(num_parameters(path) for path in weight_files(recipe.annotators))
+        * _DTYPE_BYTES[recipe.model.dtype]
+    )
     pixels = 6e6 * recipe.batch.max_megapixels
     largest = min(recipe.decode.max_pixels, 16_000_000)
-    scores = 4 * planes_in_memory(recipe.segmenter) * largest
+    scores = 4 * planes_of_scores(recipe.annotators) * largest
     return int(weights + pixels + scores + 2**30)
-
-
-def weight_files(recipe: LabelRecipe) -> list[Path]:
-    """The safetensors files of a recipe's checkpoints."""
-    found = resolved_checkpoints(pin_checkpoints(recipe.segmenter))
-    return [file for place in found.values() for file in place.weight_files]
 
 
 def num_parameters(path: Path) -> int:

@@ -19,20 +19,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import yaml
 
 from jobs.door import BY_KIND, from_plain, json_schema
+from jobs.named_settings import named_as_mappings, with_named_settings
+from ovsops.annotators.build import AnnotatorConfig
+from ovsops.annotators.config import AnyDetectorConfig, ExpertConfig
+from ovsops.annotators.regions import InstancesConfig
 from ovsops.errors import ConfigError
 from ovsops.images.decode import DecodeConfig
 from ovsops.masks.regions import RegionConfig
-from ovsops.segmenters.cass_config import cass_settings
+from ovsops.regions.agreement import AgreementConfig
+from ovsops.regions.exclusive import ExclusiveConfig
 from ovsops.segmenters.config import SegmenterConfig
 from ovsops.segmenters.kinds import AnySegmenterConfig
-from ovsops.segmenters.scclip_config import scclip_settings
-from ovsops.text.names import nearest
 from ovsops.text.yaml_file import parse_yaml
 from pipelines.label import LabelJob
 from pipelines.readers import ReaderConfig
 from pipelines.redact import redact
 from pipelines.runner import Placement, RayConfig
-from pipelines.stages.segment import BatchConfig
+from pipelines.stages.annotate import BatchConfig
 from pipelines.storage import StorageOptions
 from pipelines.summary import Limits
 
@@ -76,6 +79,26 @@ class ModelConfig:
         return ModelConfig(device=device, dtype=dtype)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SecondOpinion:
+    """Another segmenter whose map is compared with the first one's, region by region."""
+
+    segmenter: Annotated[AnySegmenterConfig, BY_KIND]
+    """As the recipe's own `segmenter`."""
+    compare: AgreementConfig = field(default_factory=AgreementConfig)
+    """What counts as agreement."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibratorFile:
+    """Where the map of scores to chances lies that was fitted on truth or audits."""
+
+    source: str
+    """A JSON file as `ovsops fit` writes it, or `miniature:NAME` for one that comes with the package."""
+    sha256: str | None = None
+    """Of the file; None records it without checking."""
+
+
 def _job_default(name: str) -> Any:
     """The label job's own default of a field."""
     (found,) = (f for f in fields(LabelJob) if f.name == name)
@@ -98,9 +121,21 @@ class LabelRecipe:
     """Languages whose prompts stand for a class; ids and outputs do not depend on them."""
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     """Caps on images."""
-    segmenter: Annotated[AnySegmenterConfig, BY_KIND]
+    segmenter: Annotated[AnySegmenterConfig, BY_KIND] | None = None
     """Checkpoints and numbers of the segmenter; `kind` says which. `use` takes those of a file or of a built-in
-    setting, and what stands beside it changes them."""
+    setting, and what stands beside it changes them. Null where only boxes are wanted."""
+    detector: Annotated[AnyDetectorConfig, BY_KIND] | None = None
+    """Who finds things with boxes; null where the segmenter's regions are enough. `use` as for segmenters."""
+    expert: ExpertConfig | None = None
+    """FG-CLIP 2's second opinion about every box. `use` as for segmenters."""
+    exclusive: ExclusiveConfig = field(default_factory=ExclusiveConfig)
+    """When names of one of the vocabulary's exclusive groups are rivals for a thing."""
+    instances: InstancesConfig = field(default_factory=InstancesConfig)
+    """From boxes to instances."""
+    agreement: SecondOpinion | None = None
+    """A second segmenter to compare with."""
+    calibrator: CalibratorFile | None = None
+    """What turns scores of boxes into chances; null leaves `score_calibrated` empty."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """Device and precision of the model."""
     regions: RegionConfig = field(default_factory=RegionConfig)
@@ -121,6 +156,7 @@ class LabelRecipe:
     """Folder of text features; OVSOPS_CACHE or ~/.cache/ovsops where it is not given."""
 
     def __post_init__(self) -> None:
+        _ = self.annotators  # refuses parts that do not go together
         if not isinstance(self.vocabulary, str | Mapping) or not self.vocabulary:
             raise ConfigError("vocabulary: expected a file, a built-in name or a mapping with `classes`")
         if not self.languages:
@@ -135,14 +171,23 @@ class LabelRecipe:
             )
 
     @property
+    def annotators(self) -> AnnotatorConfig:
+        """Who takes part; the calibrator's file is not read."""
+        return AnnotatorConfig(
+            segmenter=self.segmenter,
+            detector=self.detector,
+            expert=self.expert,
+            other=None if self.agreement is None else self.agreement.segmenter,
+            exclusive=self.exclusive,
+        )
+
+    @property
     def cache_dir(self) -> Path:
         """Where text features are kept."""
         place = self.cache or os.environ.get("OVSOPS_CACHE") or "~/.cache/ovsops"
         return Path(place).expanduser()
 
 
-SEGMENTERS = Path(__file__).with_name("recipes") / "segmenters"
-"""Built-in settings of segmenters, a file each: what `use` may name."""
 JOBS = ("label", "train", "evaluate")
 """Values of `job`."""
 
@@ -207,78 +252,16 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe | Loa
     if not isinstance(plain, dict):
         raise ConfigError(f"{where}: expected fields such as `job: label`, found {type(plain).__name__}")
     folder = path.resolve().parent
-    if isinstance(plain.get("segmenter"), str):
-        plain["segmenter"] = {"use": plain["segmenter"]}
+    plain = named_as_mappings(plain)
     if isinstance(plain.get("workers"), int):  # so that --set workers.num_threads=1 finds a mapping
         plain["workers"] = {"num_workers": plain["workers"]}
-    full = with_named_segmenter(apply_overrides(plain, overrides), folder, where=where)
+    full = with_named_settings(apply_overrides(plain, overrides), folder, where=where)
     recipe = recipe_from_plain(full, where=where)
     if isinstance(recipe, LabelRecipe):
         return LoadedRecipe(recipe=recipe, folder=folder, where=where)
     if recipe.job == "evaluate":
         return LoadedEvaluate(recipe=recipe, folder=folder, where=where)
     return LoadedTrain(recipe=recipe, folder=folder, where=where)
-
-
-def with_named_segmenter(plain: Mapping[str, Any], folder: Path, *, where: str) -> dict[str, Any]:
-    """`segmenter: NAME` or `segmenter: {use: NAME, ...}` written out; NAME is a file (from `folder`), or built in.
-
-    `published: VOCABULARY` beside `use` takes the values that were published for that data set.
-
-    Raises ConfigError for a name that is neither, and for a file that is no segmenter's setting.
-    """
-    own = plain.get("segmenter")
-    if isinstance(own, str):
-        own = {"use": own}
-    if not isinstance(own, Mapping) or "use" not in own:
-        return dict(plain)
-    named = dict(_setting(str(own["use"]), folder, where=where))
-    if "published" in own:
-        named |= _published(named["kind"], str(own["published"]), where=where)
-    changed = {key: value for key, value in own.items() if key not in ("use", "published")}
-    if changed.get("kind", named["kind"]) != named["kind"]:
-        raise ConfigError(
-            f"{where}: segmenter.use is {own['use']!r}, which is of kind {named['kind']}, but the fields beside it are"
-            f" those of kind {changed['kind']}: `--set segmenter={own['use']}` replaces them all"
-        )
-    return {**plain, "segmenter": merge(named, changed)}
-
-
-def named_segmenter(name: str, **changes: Any) -> AnySegmenterConfig:
-    """A built-in setting of a segmenter, with fields changed."""
-    plain = merge(_setting(name, SEGMENTERS, where="segmenter"), changes)
-    config: AnySegmenterConfig = from_plain(_SegmenterOnly, {"segmenter": plain}, where=name).segmenter
-    return config
-
-
-@dataclass(frozen=True, kw_only=True)
-class _SegmenterOnly:
-    segmenter: Annotated[AnySegmenterConfig, BY_KIND]
-
-
-def _published(kind: str, vocabulary: str, *, where: str) -> dict[str, Any]:
-    """The published values of a method for a data set, by the name of its vocabulary."""
-    known = {"cass": cass_settings, "scclip": scclip_settings}
-    if kind not in known:
-        raise ConfigError(
-            f"{where}: segmenter.published is for {', '.join(known)}; {kind} has no values by data set"
-        )
-    return known[kind](vocabulary)
-
-
-def _setting(name: str, folder: Path, *, where: str) -> Mapping[str, Any]:
-    built_in = {path.stem: path for path in sorted(SEGMENTERS.glob("*.yaml"))}
-    place = folder / name
-    path = place if place.is_file() else built_in.get(name)
-    if path is None:
-        raise ConfigError(
-            f"{where}: segmenter.use is {name!r}: no such file ({place}) and no built-in setting"
-            f"{nearest(name, built_in)}; built in are {', '.join(built_in)}"
-        )
-    named = parse_yaml(path.read_text("utf-8"), where=str(path))
-    if not isinstance(named, Mapping) or "kind" not in named:
-        raise ConfigError(f"{path}: expected the fields of a segmenter, `kind` among them")
-    return named
 
 
 def recipe_from_plain(
@@ -299,6 +282,8 @@ def _with_shorthands(plain: Mapping[str, Any]) -> dict[str, Any]:
     full = dict(plain)
     if isinstance(full.get("segmenter"), Mapping):
         full["segmenter"] = {"kind": SegmenterConfig.kind, **full["segmenter"]}
+    if isinstance(full.get("calibrator"), str):
+        full["calibrator"] = {"source": full["calibrator"]}
     if isinstance(full.get("labels"), str):
         full["labels"] = {"labels": full["labels"]}
     truth = full.get("truth")
@@ -397,6 +382,14 @@ _SETTINGS = (
     "segmenter.*.revision",
     "segmenter.views_per_batch",
     "segmenter.class_chunk",
+    "detector.*.source",
+    "detector.*.revision",
+    "detector.reading.pairs_per_pass",
+    "expert.fgclip2.source",
+    "expert.fgclip2.revision",
+    "agreement.segmenter.*.source",
+    "agreement.segmenter.*.revision",
+    "calibrator.source",
     "model.device",
     "limits",
     "storage",
@@ -441,15 +434,6 @@ def split_recipe(
         else:
             labels[key] = value
     return labels, settings
-
-
-def merge(labels: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Inverse of `split_recipe`."""
-    merged = dict(labels)
-    for key, value in settings.items():
-        both = isinstance(merged.get(key), Mapping) and isinstance(value, Mapping)
-        merged[key] = merge(merged[key], value) if both else value
-    return merged
 
 
 def recipe_hash(labels: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """The label job: images in, COCO masks in Parquet out, exactly once.
 
-read -> segment (decodes ahead) -> encode -> write -> seal -> commit -> publish
+read -> annotate (decodes ahead; segmenter, detector, expert) -> encode -> write -> seal -> commit -> publish
 """
 
 import logging
@@ -9,19 +9,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ovsops.annotators.regions import InstancesConfig
 from ovsops.errors import OutputError, OvsopsError, StorageError
 from ovsops.images.decode import DecodeConfig
 from ovsops.masks.regions import RegionConfig
+from ovsops.regions.agreement import AgreementConfig
 from pipelines.coverage import ShardCoverage
 from pipelines.ledger import Commit, Ledger, Pending
 from pipelines.lock import OutputLock
 from pipelines.manifest import claim_output
 from pipelines.parts import SealedShard, seal_shard
 from pipelines.readers import ReaderConfig
+from pipelines.records import RegionClass
 from pipelines.runner import Engine, Placement, Step
 from pipelines.shards import Shard
-from pipelines.stages.encode import EncodeStage, RegionClass
-from pipelines.stages.segment import BatchConfig, SegmenterFactory, SegmentStage
+from pipelines.stages.annotate import AnnotateStage, AnnotatorFactory, BatchConfig
+from pipelines.stages.encode import EncodeStage
 from pipelines.stages.write import WriteStage
 from pipelines.storage import Storage, StorageOptions, open_storage
 from pipelines.summary import SUMMARY, Limits, RunStats, summarise, write_summary
@@ -38,9 +41,9 @@ class LabelJob:
 
     output: str
     shards: tuple[Shard, ...]
-    segmenter: SegmenterFactory
+    annotator: AnnotatorFactory
     segmenter_name: str
-    """What the `segmenter` column says: method, mode and checkpoint."""
+    """What the `segmenter` column says: method, mode and checkpoint; empty where there is none."""
     classes: tuple[RegionClass, ...]
     manifest: Mapping[str, Any]
     """Content of `run.json`; `manifest["recipe"]` decides whether an output may be continued."""
@@ -48,6 +51,10 @@ class LabelJob:
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     regions: RegionConfig = field(default_factory=RegionConfig)
+    detector_name: str = ""
+    """What the `detector` column says: who found the boxes, and who judged them."""
+    instances: InstancesConfig = field(default_factory=InstancesConfig)
+    agreement: AgreementConfig = field(default_factory=AgreementConfig)
     limits: Limits = field(default_factory=Limits)
     storage: StorageOptions = field(default_factory=StorageOptions)
     segment_on: Placement = field(default_factory=lambda: Placement(actors=1, num_cpus=1.0))
@@ -56,10 +63,20 @@ class LabelJob:
     def steps(self, run: str) -> list[Step]:
         """The job as a list of stages and where they run."""
         return [
-            Step(stages=(SegmentStage(self.segmenter, self.decode, self.batch),), placement=self.segment_on),
+            Step(
+                stages=(AnnotateStage(self.annotator, self.classes, self.decode, self.batch),),
+                placement=self.segment_on,
+            ),
             Step(
                 stages=(
-                    EncodeStage(self.classes, self.regions, self.segmenter_name),
+                    EncodeStage(
+                        self.classes,
+                        self.regions,
+                        self.segmenter_name,
+                        detector=self.detector_name,
+                        instances=self.instances,
+                        agreement=self.agreement,
+                    ),
                     WriteStage(self.output, self.storage, run),
                 ),
                 placement=self.encode_on,

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import UInt16
 
 from ovsops.masks.class_map import ClassMap
 
@@ -13,6 +14,16 @@ def pack_class_map(class_map: ClassMap) -> tuple[bytes, bytes]:
     steps = (class_map.scores * np.float32(_STEPS) + np.float32(0.5)).astype(np.uint16)
     labels = np.ascontiguousarray(class_map.labels)
     return _compress(labels), _compress(steps)
+
+
+def pack_labels(class_map: ClassMap) -> bytes:
+    """Labels alone."""
+    return _compress(np.ascontiguousarray(class_map.labels))
+
+
+def unpack_labels(labels: pa.Buffer, *, size_hw: tuple[int, int]) -> UInt16[np.ndarray, "h w"]:
+    """Inverse of `pack_labels`."""
+    return _decompress(labels, size_hw)
 
 
 def unpack_class_map(labels: pa.Buffer, scores: pa.Buffer, *, size_hw: tuple[int, int]) -> ClassMap:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.rows import Closing, status_of
+from pipelines.rows import PRESENCE_FIELDS, Closing, status_of
 from pipelines.schemas import IMAGES, INSTANCES
 from pipelines.storage import Storage
 
@@ -143,8 +143,7 @@ def explode(
             | {
                 "image_uid": uid,
                 "shard": name,
-                "presence": [],
-                "verified_absent": [],
+                **{f.name: record.get(f.name) or [] for f in PRESENCE_FIELDS},
                 "status": status_of(record["error_code"]),
             }
         )

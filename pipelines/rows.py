@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 
 import pyarrow as pa
 
-from pipelines.schemas import REGION
+from pipelines.schemas import IMAGES, REGION
 
 SOURCE_ROW = pa.schema(
     [
@@ -51,21 +51,36 @@ TIMING_FIELDS = [
 ]
 """`segment_seconds` is the image's share of its batch; started and ended are Unix seconds of the batch."""
 
+PRESENCE_FIELDS = [
+    IMAGES.field(name).with_nullable(True) for name in ("presence", "verified_absent", "exhaustive")
+]
+"""What is said of classes in the image as a whole; null where nobody asked."""
+
 _WITHOUT_IMAGE = [f for f in SOURCE_ROW if f.name != "image"]
 
-SEGMENTED_ROW = pa.schema(
+ANNOTATED_ROW = pa.schema(
     [
         *_WITHOUT_IMAGE,
         *DECODED_FIELDS,
         *TIMING_FIELDS,
+        *PRESENCE_FIELDS,
         pa.field("class_map", pa.binary()),
         pa.field("score_map", pa.binary()),
+        pa.field("other_map", pa.binary()),
+        pa.field("boxes", pa.list_(REGION)),
     ]
 )
-"""After the segmenter: the class map (uint16, lz4) and the winning scores (uint16 steps of 1/65535, lz4)."""
+"""After the models: the class map (uint16, lz4), the winning scores (uint16 steps of 1/65535, lz4), a second
+segmenter's class map, and boxes with names whose masks are not cut out yet (`area` 0). Null is what nobody made."""
 
 ENCODED_ROW = pa.schema(
-    [*_WITHOUT_IMAGE, *DECODED_FIELDS, *TIMING_FIELDS, pa.field("regions", pa.list_(REGION))]
+    [
+        *_WITHOUT_IMAGE,
+        *DECODED_FIELDS,
+        *TIMING_FIELDS,
+        *PRESENCE_FIELDS,
+        pa.field("regions", pa.list_(REGION)),
+    ]
 )
 """What a part file holds: one row per image with its regions nested."""
 

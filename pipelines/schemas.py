@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _METADATA = {"ovsops.schema_version": str(SCHEMA_VERSION)}
 
@@ -13,6 +13,25 @@ def _required(name: str, dtype: pa.DataType) -> pa.Field:
 
 SEGMENTATION = pa.struct([_required("size", pa.list_(pa.int32(), 2)), _required("counts", pa.string())])
 """COCO compressed RLE: `size` is (height, width), runs are column-major."""
+
+PRESENCE = pa.struct([_required("category_id", pa.int32()), _required("score", pa.float32())])
+"""How sure it is that a class is in the image."""
+
+RIVAL = pa.struct([_required("category_id", pa.int32()), _required("score", pa.float32())])
+"""A name that excludes the region's own, was found on the same thing, and lost."""
+
+EVIDENCE = pa.struct(
+    [
+        _required("rows", pa.int32()),
+        _required("columns", pa.int32()),
+        _required("values", pa.binary()),
+        _required("low", pa.float32()),
+        _required("high", pa.float32()),
+        _required("bbox", pa.list_(pa.float32())),
+    ]
+)
+"""Where a label was seen: cosines with the patches of the box `bbox` (COCO xywh), uint8 from `low` to `high`, row by
+row."""
 
 IMAGES = pa.schema(
     [
@@ -30,11 +49,9 @@ IMAGES = pa.schema(
         pa.field("caption_short", pa.string()),
         pa.field("caption_long", pa.string()),
         pa.field("sidecar", pa.string()),
-        _required(
-            "presence",
-            pa.list_(pa.struct([_required("category_id", pa.int32()), _required("score", pa.float32())])),
-        ),
+        _required("presence", pa.list_(PRESENCE)),
         _required("verified_absent", pa.list_(pa.int32())),
+        _required("exhaustive", pa.list_(pa.int32())),
         _required("notes", pa.list_(pa.string())),
         _required("status", pa.string()),
         pa.field("error_code", pa.string()),
@@ -45,7 +62,8 @@ IMAGES = pa.schema(
 )
 """One row per image of a shard, whatever became of it. `width` and `height` are EXIF-applied pixels.
 `shard` is the shard's path below its input folder, `index` its place in the shard. `status` is labelled,
-skipped or failed. `presence` and `verified_absent` stay empty until a presence gate has looked."""
+skipped or failed. `presence`, `verified_absent` (looked for, not there) and `exhaustive` (classes all of whose objects
+are believed found) are empty where no presence gate has looked."""
 
 INSTANCES = pa.schema(
     [
@@ -56,6 +74,7 @@ INSTANCES = pa.schema(
         pa.field("language", pa.string()),
         _required("bbox", pa.list_(pa.float32(), 4)),
         _required("segmentation", SEGMENTATION),
+        pa.field("bbox_detector", pa.list_(pa.float32(), 4)),
         _required("area", pa.int64()),
         _required("iscrowd", pa.int8()),
         pa.field("score_detector", pa.float32()),
@@ -68,18 +87,22 @@ INSTANCES = pa.schema(
         pa.field("segmenter", pa.string()),
         pa.field("detector", pa.string()),
         pa.field("agreement", pa.float32()),
+        pa.field("agreement_other", pa.float32()),
+        _required("rivals", pa.list_(RIVAL)),
+        pa.field("verdict", pa.string()),
+        pa.field("verdict_margin", pa.float32()),
+        pa.field("verdict_source", pa.string()),
+        pa.field("evidence", EVIDENCE),
         pa.field("decision", pa.string()),
         _required("reason_codes", pa.list_(pa.string())),
     ],
     metadata=_METADATA,
 )
-"""One row per instance or stuff region. `bbox` is COCO xywh in EXIF-applied pixels, `area` in mask pixels."""
+"""One row per instance or stuff region. `bbox` is COCO xywh in EXIF-applied pixels and tight around the mask, `area` in
+mask pixels. `bbox_detector` is the box as the detector drew it, null for what no detector found. `score` is the last
+word before calibration: the segmenter's, the detector's, or both joined. `agreement` is the IoU of the detector's box
+and the mask's, `agreement_other` that of the mask and a second segmenter's. `decision` is accept or review."""
 
-REGION = pa.struct(
-    [
-        INSTANCES.field(name)
-        for name in ("category_id", "prompt", "language", "bbox", "segmentation", "area", "score")
-    ]
-    + [INSTANCES.field("segmenter"), INSTANCES.field("reason_codes")]
-)
+_OF_THE_TABLE = ("instance_uid", "image_uid", "iscrowd")
+REGION = pa.struct([field for field in INSTANCES if field.name not in _OF_THE_TABLE])
 """A region while it travels nested in its image's row."""

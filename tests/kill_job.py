@@ -20,7 +20,7 @@ from pipelines.readers import ReaderConfig
 from pipelines.runner import Placement, RayConfig, RayEngine, Step
 from pipelines.schemas import SCHEMA_VERSION
 from pipelines.shards import expand_inputs
-from pipelines.stages.segment import BatchConfig
+from pipelines.stages.annotate import BatchConfig
 from pipelines.stages.write import WriteStage
 from pipelines.storage import StorageOptions
 from tests.tiny.segmenters import CLASSES, ColourFactory
@@ -115,7 +115,7 @@ def make_job(arguments: dict[str, Any]) -> KillableJob:
     return KillableJob(
         output=arguments["output"],
         shards=tuple(expand_inputs(arguments["shards"], storage)),
-        segmenter=ColourFactory(
+        annotator=ColourFactory(
             seconds_per_batch=arguments.get("seconds_per_batch", 0.02),
             pid_file=f"{switch.folder}/segment.pid" if switch.folder else "",
             hold_until=f"{switch.folder}/fired" if switch.target in ("segment", "write") else "",

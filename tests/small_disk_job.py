@@ -36,7 +36,7 @@ def main() -> None:
     shards, output = json.loads(sys.argv[1])
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     job = make_job({"shards": [shards], "output": output, "seconds_per_batch": 0.0})
-    job = replace(job, segmenter=FillingDisk(limit=int(sys.argv[2])))
+    job = replace(job, annotator=FillingDisk(limit=int(sys.argv[2])))
     try:
         run_label(job, InlineEngine(job.storage), run=f"limit-{sys.argv[2]}")
     except Exception as error:  # noqa: BLE001  what a user would read

@@ -36,6 +36,8 @@ class FgClip2Image:
     """The whole image, unit length; its texts are `short` and `long` ones."""
     dense_map: Float[Tensor, "H W D"]
     """Patches in the space of `box` texts, not normalised."""
+    attention: Float[Tensor, "H W"]
+    """What the pooled image looks at; sums to 1."""
     image_hw: tuple[int, int]
     """Pixels of the image before it was resized: boxes are given in these."""
 
@@ -140,11 +142,13 @@ class FgClip2:
         batch = pad_patches(cut, grids, length=budget).to(self.device)
         pooled, tokens = self.model.embed_patches(batch.patches, batch.is_patch, batch.grids)
         dense = self.model.dense_features(tokens, batch.is_patch).float()
+        attention = self.model.pooling_attention(tokens, batch.is_patch).float()
         pooled = F.normalize(pooled.float(), dim=-1)
         return [
             FgClip2Image(
                 pooled=pooled[row],
                 dense_map=dense[row, : grid[0] * grid[1]].clone().unflatten(0, grid),
+                attention=attention[row, : grid[0] * grid[1]].clone().unflatten(0, grid),
                 image_hw=_size_hw(images[row]),
             )
             for row, grid in enumerate(grids)

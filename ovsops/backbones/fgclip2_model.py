@@ -128,6 +128,17 @@ class FgClip2Model(Siglip2Model):
         )
         return seen.pooler_output, seen.last_hidden_state
 
+    def pooling_attention(
+        self, patch_tokens: Float[Tensor, "B P D"], is_patch: Bool[Tensor, "B P"]
+    ) -> Float[Tensor, "B P"]:
+        """Where the pooled image looks: attention of the pooling head's probe, mean of its heads; sums to 1."""
+        head: Any = self.vision_model.head
+        probe = head.probe.expand(len(patch_tokens), -1, -1)
+        weights = head.attention(
+            probe, patch_tokens, patch_tokens, key_padding_mask=~is_patch, need_weights=True
+        )[1]
+        return weights[:, 0]
+
     def dense_features(
         self, patch_tokens: Float[Tensor, "B P D"], is_patch: Bool[Tensor, "B P"]
     ) -> Float[Tensor, "B P D"]:

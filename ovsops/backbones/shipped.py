@@ -8,7 +8,7 @@ from ovsops.errors import CheckpointError
 
 PARTS = ("siglip2", "dinov2", "mapper")
 """Folders of the miniature checkpoints that the fused segmenter needs."""
-OTHER_PARTS = ("clip", "dino", "sam3")
+OTHER_PARTS = ("clip", "dino", "sam3", "fgclip2", "llmdet")
 """Folders of those that other segmenters need."""
 CALIBRATION = "calibration.json"
 """Constants that were fitted for them, by the names of the segmenter's fields."""
@@ -43,6 +43,20 @@ def miniature_checkpoint(part: str, folder: Path | None = None) -> Path:
         way_out = _way_out(None) if folder is None else "expected its .safetensors there"
         raise CheckpointError(f"miniature checkpoint {root / part}: no weights found; {way_out}")
     return root / part
+
+
+def fitted_file(source: str) -> Path:
+    """A file of fitted constants: a path, or `miniature:NAME` for `NAME.json` beside the shipped checkpoints.
+
+    Raises `CheckpointError` for one that does not come with the package.
+    """
+    if not source.startswith("miniature:"):
+        return Path(source).expanduser()
+    path = _FOLDER / f"{source.removeprefix('miniature:')}.json"
+    if not path.is_file():
+        known = ", ".join(f"miniature:{each.stem}" for each in sorted(_FOLDER.glob("*.json")))
+        raise CheckpointError(f"there is no {source}; there are {known}")
+    return path
 
 
 def _way_out(folder: Path | None) -> str:

@@ -57,9 +57,23 @@ class Sam3Segmenter:
     @torch.inference_mode()
     def detect(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Sam3Detections]:
         """Instances and presence scores of each RGB image, in order."""
+        self._check_squashed()
+        return [self._detections(plan, features) for plan, features in self._encoded(images)]
+
+    @torch.inference_mode()
+    def segment_and_detect(
+        self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]
+    ) -> list[tuple[ClassMap, Sam3Detections]]:
+        """Both for each RGB image, in order, from one encoding of it."""
+        self._check_squashed()
+        return [
+            (self.label(plan, features), self._detections(plan, features))
+            for plan, features in self._encoded(images)
+        ]
+
+    def _check_squashed(self) -> None:
         if self.config.views != "squash":
             raise ConfigError("segmenter.views must be squash for instances: windows would cut them in two")
-        return [self._detections(plan, features) for plan, features in self._encoded(images)]
 
     @torch.inference_mode()
     def encoded_features(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Sam3ImageFeatures]:

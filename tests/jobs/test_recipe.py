@@ -8,17 +8,15 @@ import pytest
 import yaml
 
 from jobs.door import dataclass_tree
+from jobs.named_settings import SETTINGS, merge, named_segmenter
 from jobs.recipe import (
     JOBS,
     MAX_RECIPE_BYTES,
     SECRET_KEY,
-    SEGMENTERS,
     LabelRecipe,
     apply_overrides,
     is_setting,
     load_recipe,
-    merge,
-    named_segmenter,
     recipe_class,
     recipe_from_plain,
     recipe_hash,
@@ -53,7 +51,7 @@ def test_shipped_recipes_load(path: Path) -> None:
     load_recipe(path)
 
 
-@pytest.mark.parametrize("path", sorted(SEGMENTERS.glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(SETTINGS["segmenter",].glob("*.yaml")), ids=lambda p: p.stem)
 def test_built_in_settings_of_segmenters_stand_by_their_name(tmp_path: Path, path: Path) -> None:
     file = write(tmp_path, segmenter=path.stem)
     assert load_recipe(file) == load_recipe(file, [f"segmenter.use={path}"])
@@ -107,7 +105,7 @@ def test_fields_beside_a_named_setting_change_it(tmp_path: Path) -> None:
         ({"use": 3}, "segmenter.use is '3': no such file"),
         ({"use": "clip_miniature", "published": "voc_21"}, "clip has no values by data set"),
         ({"use": "cass_miniature", "published": "voc21"}, "no published values for 'voc21'"),
-        ("not_a_setting.yaml", "not_a_setting.yaml: expected the fields of a segmenter"),
+        ("not_a_setting.yaml", "not_a_setting.yaml: expected the fields of `segmenter`"),
         (
             {"use": "scclip_miniature", "kind": "fused"},
             "of kind scclip, but .* kind fused: `--set segmenter=scclip",

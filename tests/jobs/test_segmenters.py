@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from jobs.recipe import named_segmenter
+from jobs.named_settings import named_segmenter
 from ovsops.backbones.untrained_sam3 import write_untrained_sam3
 from ovsops.metrics.segmentation import mean_iou
 from ovsops.miniature.scene import draw_scene

@@ -25,7 +25,7 @@ from pipelines.label import LabelJob, run_label
 from pipelines.runner import InlineEngine
 from pipelines.schemas import SCHEMA_VERSION
 from pipelines.shards import expand_inputs
-from pipelines.stages.segment import BatchConfig
+from pipelines.stages.annotate import BatchConfig
 from pipelines.storage import StorageOptions
 from pipelines.summary import Limits
 from tests.servers import Fault, faulty_proxy, s3_server
@@ -307,7 +307,7 @@ def test_input_26_a_shard_replaced_while_it_is_read_fails_and_is_not_mixed(tmp_p
     job = job_on(
         [str(tmp_path / "in" / "*.tar")],
         str(tmp_path / "out"),
-        segmenter=Replacing(),
+        annotator=Replacing(),
         reader=ReaderConfig(rows_per_table=2),
     )
     summary = label(job)

@@ -18,7 +18,7 @@ from pipelines.lock import OutputLock
 from pipelines.runner import InlineEngine, Placement, RayConfig, RayEngine
 from pipelines.schemas import IMAGES, INSTANCES, SCHEMA_VERSION
 from pipelines.shards import expand_inputs
-from pipelines.stages.segment import BatchConfig
+from pipelines.stages.annotate import BatchConfig
 from pipelines.storage import StorageOptions, open_storage
 from pipelines.summary import Limits
 from tests.tiny.segmenters import CLASSES, ColourFactory
@@ -144,7 +144,7 @@ def test_a_locked_output_is_refused(shards: str, tmp_path: Path) -> None:
 def test_an_image_that_breaks_the_model_costs_one_row(tmp_path: Path) -> None:
     members = [(f"{i}.jpg", encode(draw_image(i, width=100 if i == 3 else 64))) for i in range(8)]
     write_tar(tmp_path / "a.tar", members)
-    job = make_job([str(tmp_path / "a.tar")], tmp_path / "out", segmenter=ColourFactory(refuse_width=100))
+    job = make_job([str(tmp_path / "a.tar")], tmp_path / "out", annotator=ColourFactory(refuse_width=100))
     run_inline(job)
     images = pd.read_parquet(tmp_path / "out" / "images")
     assert images.status.value_counts().to_dict() == {"labelled": 7, "failed": 1}
@@ -158,7 +158,7 @@ def test_a_model_that_fails_on_everything_stops_the_job(tmp_path: Path) -> None:
     job = make_job(
         [str(tmp_path / "a.tar")],
         tmp_path / "out",
-        segmenter=ColourFactory(refuse_width=64),
+        annotator=ColourFactory(refuse_width=64),
         batch=BatchConfig(max_images=4, decode_workers=1, max_model_failures=6),
     )
     with pytest.raises(RuntimeError, match="no memory"):

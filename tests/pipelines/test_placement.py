@@ -4,7 +4,7 @@ import pytest
 
 from ovsops.errors import ConfigError
 from pipelines.runner import Placement, RayConfig, cpu_shortage
-from pipelines.stages.segment import BatchConfig
+from pipelines.stages.annotate import BatchConfig
 from pipelines.summary import Limits
 
 

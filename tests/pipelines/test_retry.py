@@ -31,7 +31,7 @@ def pattern(tmp_path: Path) -> str:
 
 
 def sick(pattern: str, out: Path) -> Any:
-    return make_job([pattern], out, segmenter=ColourFactory(refuse_width=ODD_WIDTH))
+    return make_job([pattern], out, annotator=ColourFactory(refuse_width=ODD_WIDTH))
 
 
 def test_failed_rows_come_right_and_the_rest_stays_as_a_run_without_failures_writes_it(

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ovsops.annotators.annotator import Annotator
 from ovsops.masks.class_map import ClassMap
-from pipelines.stages.encode import RegionClass
+from pipelines.records import RegionClass
 
 CLASSES = (
     RegionClass(id=1, kind="thing", prompt="red thing", language="en"),
@@ -44,10 +45,10 @@ class ColourFactory:
     """On images of `hold_width`, wait (30 s at most) for this file to appear: the worker is alive until then."""
     hold_width: int = 0
 
-    def build(self) -> "ColourFactory":
+    def build(self) -> Annotator:
         if self.pid_file:
             Path(self.pid_file).write_text(str(os.getpid()))
-        return self
+        return Annotator(segmenter=self)
 
     def segment(self, images: Sequence[np.ndarray]) -> list[ClassMap]:
         if self.hold_until and any(image.shape[1] == self.hold_width for image in images):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ovsops.annotators.annotator import Annotator
 from ovsops.masks.class_map import ClassMap
 from ovsops.masks.regions import RegionConfig
 from ovsops.miniature.attributes import CLASS_NAMES, NOUN_WORDS
@@ -15,11 +16,11 @@ from ovsops.miniature.scene import SceneConfig, draw_scene
 from ovsops.miniature.splits import seeds_of
 from ovsops.text.vocabulary import load_vocabulary
 from pipelines.label import LabelJob, run_label
+from pipelines.records import RegionClass
 from pipelines.runner import InlineEngine
 from pipelines.schemas import SCHEMA_VERSION
 from pipelines.shards import expand_inputs
-from pipelines.stages.encode import RegionClass
-from pipelines.stages.segment import BatchConfig
+from pipelines.stages.annotate import BatchConfig
 from pipelines.storage import StorageOptions
 from pipelines.truth import benchmarks
 from pipelines.world_shards import write_world_shards
@@ -46,8 +47,8 @@ class OracleFactory:
     maps: Mapping[str, np.ndarray]
     score: float = 0.9
 
-    def build(self) -> "OracleFactory":
-        return self
+    def build(self) -> Annotator:
+        return Annotator(segmenter=self)
 
     def segment(self, images: Sequence[np.ndarray]) -> list[ClassMap]:
         return [
@@ -77,7 +78,7 @@ def label_world(
     job = LabelJob(
         output=str(out),
         shards=tuple(expand_inputs(patterns, StorageOptions())),
-        segmenter=OracleFactory({key: answer(found) for key, found in true_maps().items()}, score),
+        annotator=OracleFactory({key: answer(found) for key, found in true_maps().items()}, score),
         segmenter_name="oracle",
         classes=CLASSES,
         regions=RegionConfig(min_region_share=0.0),

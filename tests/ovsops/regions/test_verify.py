@@ -59,7 +59,8 @@ def image(grid_hw=(4, 6), image_hw=(40, 60)) -> FgClip2Image:
     dense = torch.zeros(*grid_hw, 3)
     dense[..., 0] = 1
     dense[1, 2] = torch.tensor([0.0, 2.0, 0.0])
-    return FgClip2Image(pooled=torch.tensor([1.0, 0, 0]), dense_map=dense, image_hw=image_hw)
+    even = torch.full(dense.shape[:2], 1 / dense[..., 0].numel())
+    return FgClip2Image(pooled=torch.tensor([1.0, 0, 0]), dense_map=dense, attention=even, image_hw=image_hw)
 
 
 def test_the_map_shows_the_patch_that_looks_like_the_label() -> None:

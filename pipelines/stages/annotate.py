@@ -1,7 +1,7 @@
-"""Encoded images in, class maps out: decoding runs ahead, the model is never kept waiting.
+"""Encoded images in, class maps and boxes out: decoding runs ahead, the models are never kept waiting.
 
-Three things overlap inside one actor: decoder processes work on the next images, one thread runs the model on
-this batch, and the calling thread packs the maps of the last batch. Batches are formed by row order and pixel
+Three things overlap inside one actor: decoder processes work on the next images, one thread runs the models on
+this batch, and the calling thread packs what was said of the last batch. Batches are formed by row order and pixel
 count alone, so that the same rows always meet the same batch.
 """
 
@@ -16,28 +16,29 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from ovsops.annotators.annotation import Annotation
 from ovsops.errors import ConfigError, ImageDecodeError, RowError
 from ovsops.images.decode import DecodeConfig, DecodedImage
 from ovsops.images.decode_pool import DecodePool
-from ovsops.masks.class_map import ClassMap
-from pipelines.maps import pack_class_map
-from pipelines.rows import SEGMENTED_ROW
+from pipelines.maps import pack_class_map, pack_labels
+from pipelines.records import RegionClass, box_record, presence_record
+from pipelines.rows import ANNOTATED_ROW, PRESENCE_FIELDS
 from pipelines.stage import Stage
 
 logger = logging.getLogger(__name__)
 
 
-class Segmenter(Protocol):
-    """What labels decoded images."""
+class Annotator(Protocol):
+    """What says something of decoded images."""
 
-    def segment(self, images: Sequence[np.ndarray]) -> list[ClassMap]:
-        """A class map per image (uint8 [h w 3], EXIF-applied), in order."""
+    def annotate(self, images: Sequence[np.ndarray]) -> list[Annotation]:
+        """An annotation per image (uint8 [h w 3], EXIF-applied), in order."""
 
 
-class SegmenterFactory(Protocol):
-    """Travels to the worker and loads the model there; pickles in bytes."""
+class AnnotatorFactory(Protocol):
+    """Travels to the worker and loads the models there; pickles in bytes."""
 
-    def build(self) -> Segmenter:
+    def build(self) -> Annotator:
         """Load the weights."""
 
 
@@ -81,24 +82,31 @@ class _Row:
     notes: tuple[str, ...] = ()
     error: RowError | None = None
     error_stage: str = ""
-    class_map: ClassMap | None = None
+    annotation: Annotation | None = None
     decode_seconds: float = 0.0
     segment_seconds: float = 0.0
     started: float | None = None
     ended: float | None = None
 
 
-class SegmentStage(Stage):
-    """Class map of each image. A row that fails keeps its key and gets `error_*`."""
+class AnnotateStage(Stage):
+    """What the models say of each image. A row that fails keeps its key and gets `error_*`."""
 
-    name = "segment"
+    name = "annotate"
 
-    def __init__(self, segmenter: SegmenterFactory, decode: DecodeConfig, batch: BatchConfig) -> None:
-        self.factory, self.decode, self.batch = segmenter, decode, batch  # no weights: this pickles in bytes
+    def __init__(
+        self,
+        annotator: AnnotatorFactory,
+        classes: tuple[RegionClass, ...],
+        decode: DecodeConfig,
+        batch: BatchConfig,
+    ) -> None:
+        self.factory, self.classes = annotator, classes  # no weights: this pickles in bytes
+        self.decode, self.batch = decode, batch
 
     def setup(self) -> None:
-        """Load the model, start the decoders."""
-        self.segmenter = self.factory.build()
+        """Load the models, start the decoders."""
+        self.annotator = self.factory.build()
         self.decoders = DecodePool(
             self.decode, num_workers=self.batch.decode_workers, timeout_s=self.batch.decode_timeout_s
         )
@@ -110,14 +118,14 @@ class SegmentStage(Stage):
         running: tuple[list[_Row], Future[None]] | None = None
         emitted = 0
         for rows in self._batches(batch):
-            future = self.model_thread.submit(self._segment, rows)
+            future = self.model_thread.submit(self._annotate, rows)
             if running is not None:
                 emitted = yield from self._finish(batch, emitted, *running)
             running = (rows, future)
         if running is not None:
             emitted = yield from self._finish(batch, emitted, *running)
         if emitted < batch.num_rows:  # rows that carry no image: failed in the reader, or closing
-            yield _table(batch.slice(emitted), [_Row(p) for p in range(batch.num_rows - emitted)])
+            yield self._table(batch.slice(emitted), [_Row(p) for p in range(batch.num_rows - emitted)])
 
     def _finish(
         self, batch: pa.Table, first: int, rows: list[_Row], future: Future[None]
@@ -127,7 +135,7 @@ class SegmentStage(Stage):
         end = rows[-1].place + 1
         by_place = {row.place: row for row in rows}
         ordered = [by_place.get(place) or _Row(place) for place in range(first, end)]
-        yield _table(batch.slice(first, end - first), ordered)
+        yield self._table(batch.slice(first, end - first), ordered)
         return end
 
     def _batches(self, batch: pa.Table) -> Iterator[list[_Row]]:
@@ -180,63 +188,80 @@ class SegmentStage(Stage):
         row.decode_seconds = time.perf_counter() - submitted
         return row
 
-    def _segment(self, rows: list[_Row]) -> None:
-        """Run the model on the rows that have pixels (in the model's thread)."""
+    def _annotate(self, rows: list[_Row]) -> None:
+        """Run the models on the rows that have pixels (in the models' thread)."""
         live = [row for row in rows if row.pixels is not None]
         if not live:
             return
         started = time.time()
         clock = time.perf_counter()
-        self._label(live)
+        self._ask(live)
         seconds = (time.perf_counter() - clock) / len(live)
         for row in live:
             row.segment_seconds, row.started, row.ended, row.pixels = seconds, started, time.time(), None
 
-    def _label(self, live: list[_Row]) -> None:
+    def _ask(self, live: list[_Row]) -> None:
         try:
             pixels = [row.pixels for row in live if row.pixels is not None]
-            for row, class_map in zip(live, self.segmenter.segment(pixels), strict=True):
-                row.class_map = class_map
+            for row, annotation in zip(live, self.annotator.annotate(pixels), strict=True):
+                row.annotation = annotation
             self.failures_in_a_row = 0
         except Exception as error:
             if len(live) > 1:
                 logger.warning("batch of %d failed (%s): one image at a time now", len(live), error)
                 for row in live:
-                    self._label([row])
+                    self._ask([row])
                 return
             self.failures_in_a_row += 1
             if self.failures_in_a_row >= self.batch.max_model_failures:
                 raise
             live[0].error = RowError("E_MODEL", f"{type(error).__name__}: {error}"[:1000])
-            live[0].error_stage = "segment"
+            live[0].error_stage = self.name
+
+    def _table(self, source: pa.Table, rows: Sequence[_Row]) -> pa.Table:
+        """The rows of one model batch as a table of `ANNOTATED_ROW`."""
+        columns: dict[str, Any] = {
+            name: source.column(name) for name in ANNOTATED_ROW.names if name in source.column_names
+        }
+        errors: dict[str, list[Any]] = {
+            "error_code": [r.error.code if r.error else None for r in rows],
+            "error_stage": [r.error_stage or None for r in rows],
+            "error_message": [str(r.error) if r.error else None for r in rows],
+        }
+        for name, values in errors.items():
+            before = source.column(name).to_pylist()
+            columns[name] = [new if new is not None else old for new, old in zip(values, before, strict=True)]
+        notes = source.column("notes").to_pylist()
+        columns |= {
+            "notes": [n + list(r.notes) + _dropped(r) for n, r in zip(notes, rows, strict=True)],
+            "width": [r.size_hw[1] for r in rows],
+            "height": [r.size_hw[0] for r in rows],
+            "exif_orientation": [r.exif_orientation for r in rows],
+            "num_frames": [r.num_frames for r in rows],
+            "decode_seconds": [r.decode_seconds for r in rows],
+            "segment_seconds": [r.segment_seconds for r in rows],
+            "segment_started": [r.started for r in rows],
+            "segment_ended": [r.ended for r in rows],
+        }
+        said = [self._said(r.annotation) if r.annotation else {} for r in rows]
+        for name in ("class_map", "score_map", "other_map", "boxes", *(f.name for f in PRESENCE_FIELDS)):
+            columns[name] = [each.get(name) for each in said]
+        return pa.table({name: columns[name] for name in ANNOTATED_ROW.names}, schema=ANNOTATED_ROW)
+
+    def _said(self, annotation: Annotation) -> dict[str, Any]:
+        """An annotation as values of columns."""
+        said: dict[str, Any] = {}
+        if annotation.class_map is not None:
+            said["class_map"], said["score_map"] = pack_class_map(annotation.class_map)
+        if annotation.other_map is not None:
+            said["other_map"] = pack_labels(annotation.other_map)
+        if annotation.boxes is not None:
+            said["boxes"] = [box_record(box, self.classes) for box in annotation.boxes]
+        return said | presence_record(annotation.presence, self.classes)
 
 
-def _table(source: pa.Table, rows: Sequence[_Row]) -> pa.Table:
-    """The rows of one model batch as a table of `SEGMENTED_ROW`."""
-    packed = [pack_class_map(r.class_map) if r.class_map else (None, None) for r in rows]
-    notes = source.column("notes").to_pylist()
-    errors: dict[str, list[Any]] = {
-        "error_code": [r.error.code if r.error else None for r in rows],
-        "error_stage": [r.error_stage or None for r in rows],
-        "error_message": [str(r.error) if r.error else None for r in rows],
-    }
-    columns: dict[str, Any] = {
-        name: source.column(name) for name in SEGMENTED_ROW.names if name in source.column_names
-    }
-    for name, values in errors.items():
-        before = source.column(name).to_pylist()
-        columns[name] = [new if new is not None else old for new, old in zip(values, before, strict=True)]
-    columns |= {
-        "notes": [n + list(r.notes) for n, r in zip(notes, rows, strict=True)],
-        "width": [r.size_hw[1] for r in rows],
-        "height": [r.size_hw[0] for r in rows],
-        "exif_orientation": [r.exif_orientation for r in rows],
-        "num_frames": [r.num_frames for r in rows],
-        "decode_seconds": [r.decode_seconds for r in rows],
-        "segment_seconds": [r.segment_seconds for r in rows],
-        "segment_started": [r.started for r in rows],
-        "segment_ended": [r.ended for r in rows],
-        "class_map": [labels for labels, _ in packed],
-        "score_map": [scores for _, scores in packed],
-    }
-    return pa.table({name: columns[name] for name in SEGMENTED_ROW.names}, schema=SEGMENTED_ROW)
+def _dropped(row: _Row) -> list[str]:
+    """Boxes that were left out, as notes `R_...:n`."""
+    if row.annotation is None:
+        return []
+    return [f"{reason}:{count}" for reason, count in sorted(row.annotation.dropped.items())]

@@ -1,0 +1,114 @@
+"""Who annotates: the detector and the region expert beside a segmenter, as fields of a recipe."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ovsops.backbones.checkpoint import Checkpoint
+from ovsops.backbones.mm_grounding_dino import DetectorConfig
+from ovsops.errors import ConfigError
+from ovsops.regions.caption_config import CaptionConfig
+from ovsops.regions.presence import PresenceGate, SimilarityConfig
+from ovsops.regions.proposals import ProposalConfig
+from ovsops.regions.recalibrate import RecalibrationConfig
+from ovsops.regions.verify import VerifyConfig
+from ovsops.segmenters.sam3_boxes import Sam3BoxConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlmDetConfig:
+    """Boxes by LLMDet (MM-Grounding-DINO)."""
+
+    kind: Literal["llmdet"] = "llmdet"
+    llmdet: Checkpoint
+    """The detector."""
+    languages: tuple[str, ...] = ("en",)
+    """Languages whose prompts it is asked: the published text tower reads English."""
+    ask: Literal["classes", "groups"] = "classes"
+    """What it is asked for: every prompt of every class, or only the names of their groups (`group: ball` for `red
+    ball`, `blue ball`). A detector knows nouns better than colours; which class of the group it is the expert says."""
+    masks: Literal["map", "sam3"] = "map"
+    """Where masks of its boxes come from: the segmenter's class map (without a segmenter the box itself), or
+    a segmenter of kind sam3 that is shown each box."""
+    sam3_boxes: Sam3BoxConfig = field(default_factory=Sam3BoxConfig)
+    """Which of the instances that SAM 3 finds for a box is the box's own."""
+    reading: DetectorConfig = field(default_factory=DetectorConfig)
+    """How images and names reach it, and what of its answer is kept."""
+
+    def __post_init__(self) -> None:
+        if not self.languages:
+            raise ConfigError("detector.languages is empty; name at least one, for example [en]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProposalDetectorConfig:
+    """Boxes without a detector: connected parts of the segmenter's things."""
+
+    kind: Literal["proposals"] = "proposals"
+    proposals: ProposalConfig = field(default_factory=ProposalConfig)
+    """Which parts become boxes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sam3DetectorConfig:
+    """Instances with masks by the segmenter, which must be of kind sam3."""
+
+    kind: Literal["sam3"] = "sam3"
+
+
+AnyDetectorConfig = LlmDetConfig | ProposalDetectorConfig | Sam3DetectorConfig
+"""The config of any kind; `kind` says which."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresenceConfig:
+    """Whether a class is in the image at all, asked before its boxes are believed."""
+
+    gate: PresenceGate
+    """Weights and thresholds, fitted on truth (`fit_gate`)."""
+    similarity: SimilarityConfig = field(default_factory=SimilarityConfig)
+    """How whole image, patches and attention are joined."""
+    keep: float = 0.3
+    """Boxes stay from this score on, where their class is not absent."""
+    low: float = 0.1
+    """A box from here on, even one that is not kept, says that its class may be there: it is not verified absent."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= self.keep <= 1:
+            raise ConfigError(f"expert.presence: low {self.low}, keep {self.keep}: 0 <= low <= keep <= 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertConfig:
+    """FG-CLIP 2's second opinion about every box: its name, its words, and whether it is there."""
+
+    fgclip2: Checkpoint
+    """The region classifier."""
+    max_patches: int | None = None
+    """Patches that an image is read at; None chooses 128 to 1024 by its size, as published."""
+    templates: Literal["none", "vocabulary"] = "none"
+    """Sentences that stand for a class: its prompts alone, as the box texts of the training, or in the vocabulary's
+    templates (an ensemble)."""
+    recalibration: RecalibrationConfig | None = field(default_factory=RecalibrationConfig)
+    """How its opinion and the detector's are joined; null keeps the detector's names and scores."""
+    competing_by: Literal["group", "parent", "name"] = "group"
+    """Which classes compete in mode `competing`: those of one `group`, of one `parent`, or whose names end in the same
+    word (`red ball`, `blue ball`)."""
+    nms_iou: float | None = 0.8
+    """Boxes that got the same name are doubles above this IoU; null keeps them."""
+    min_score: float = 0.05
+    """Boxes below this score, after the opinions are joined, are dropped and counted."""
+    presence: PresenceConfig | None = None
+    """Null asks nobody whether a class is there."""
+    captions: CaptionConfig | None = None
+    """Which attributes a region's caption may say, and how sure the expert must be; null writes no captions."""
+    caption_language: str | None = None
+    """Null: the first of the recipe's languages."""
+    verify: VerifyConfig | None = None
+    """Whether each box is asked once more if it is what its label says, with a map of the evidence; null does not."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("nms_iou", self.nms_iou), ("min_score", self.min_score)):
+            if value is not None and not 0 <= value <= 1:
+                raise ConfigError(f"expert.{name} is {value}; it must lie in [0, 1]")
+        if self.max_patches is not None and self.max_patches < 1:
+            raise ConfigError(f"expert.max_patches is {self.max_patches}; it must be 1 or more, or null")

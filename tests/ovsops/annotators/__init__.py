@@ -1,0 +1,1 @@
+"""Segmenter, detector and expert joined."""
