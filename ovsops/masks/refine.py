@@ -57,6 +57,33 @@ class PamrConfig:
             raise ConfigError(f"pamr: resolution_share {self.resolution_share} must be above 0, up to 1")
 
 
+class PamrGuide:
+    """Guides made ready once, for masks that come in parts."""
+
+    def __init__(self, guides: Float[Tensor, "B K h w"], config: PamrConfig) -> None:
+        self.config, self.size_hw = config, (guides.shape[-2], guides.shape[-1])
+        self.work_hw = _work_size(self.size_hw, config.resolution_share)
+        small = guides.float()
+        if self.work_hw != self.size_hw:
+            small = F.interpolate(
+                small, size=self.work_hw, mode="bilinear", align_corners=False, antialias=True
+            )
+        self.weights = pamr_weights(small, config.dilations)
+
+    def refine(self, masks: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
+        """Masks of each image, resized to its guide and refined, as by `pamr`."""
+        config = self.config
+        resized = _resize(masks.float(), self.work_hw, align_corners=config.align_corners)
+        if config.winning_margin is None:
+            refined = _refine(resized, self.weights, config)
+        else:
+            refined = resized.clone()
+            for image, is_contender in enumerate(contenders(resized, config.winning_margin)):
+                one = slice(image, image + 1)
+                refined[one, is_contender] = _refine(resized[one, is_contender], self.weights[one], config)
+        return _resize(refined, self.size_hw, align_corners=config.align_corners).to(masks.dtype)
+
+
 def pamr(
     guides: Float[Tensor, "B K h w"],
     masks: Float[Tensor, "B C H W"],
@@ -67,21 +94,7 @@ def pamr(
     The guide is the RGB image; its scale (0 to 1 or 0 to 255) makes no difference. A batch of n images gives
     what n batches of one give.
     """
-    full_hw = guides.shape[-2], guides.shape[-1]
-    work_hw = _work_size(full_hw, config.resolution_share)
-    small = guides.float()
-    if work_hw != full_hw:
-        small = F.interpolate(small, size=work_hw, mode="bilinear", align_corners=False, antialias=True)
-    resized = _resize(masks.float(), work_hw, align_corners=config.align_corners)
-    weights = pamr_weights(small, config.dilations)
-    if config.winning_margin is None:
-        refined = _refine(resized, weights, config)
-    else:
-        refined = resized.clone()
-        for image, is_contender in enumerate(_contenders(resized, config.winning_margin)):
-            one = slice(image, image + 1)
-            refined[one, is_contender] = _refine(resized[one, is_contender], weights[one], config)
-    return _resize(refined, full_hw, align_corners=config.align_corners).to(masks.dtype)
+    return PamrGuide(guides, config).refine(masks)
 
 
 def pamr_weights(guides: Float[Tensor, "B K h w"], dilations: tuple[int, ...]) -> Float[Tensor, "B O h w"]:
@@ -135,7 +148,7 @@ def _shifted(
             yield padded[..., top : top + height, left : left + width]
 
 
-def _contenders(masks: Float[Tensor, "B C h w"], margin: float) -> list[Tensor]:
+def contenders(masks: Float[Tensor, "B C h w"], margin: float) -> list[Tensor]:
     """For each image, the indexes of classes that come within `margin` of the best somewhere."""
     is_close = masks >= masks.amax(dim=1, keepdim=True) - margin
     return [row.nonzero().flatten() for row in is_close.flatten(2).any(dim=2)]

@@ -5,9 +5,10 @@ Axes: V views of one image, B views of several, P patches, Q queries, E text spa
 image's own embedding once an image and without the VFM, the clusters once a vocabulary.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,39 +21,45 @@ from ovsops.backbones.clip import ClipHidden
 from ovsops.backbones.dino import VfmKeys, load_vfm
 from ovsops.backbones.vlm import VisionTower, load_vision_tower
 from ovsops.errors import CheckpointError, ConfigError
-from ovsops.masks.class_map import ClassMap
 from ovsops.segmenters.build import tensor_dtype
 from ovsops.segmenters.cass_config import CassConfig
 from ovsops.segmenters.cass_features import CassFeatures, dense_patches, image_logits
-from ovsops.segmenters.cass_views import cut_windows, in_whole_patches, squashed, vfm_pixels
+from ovsops.segmenters.cass_views import vfm_pixels
 from ovsops.segmenters.prompt_tree import ward_clusters
 from ovsops.segmenters.queries import QueryTextFeatures, compute_query_features
-from ovsops.segmenters.query_labels import label_queries
-from ovsops.segmenters.segmenter import groups_of_views
-from ovsops.segmenters.views import ViewPlan, plan_views, resize
+from ovsops.segmenters.query_segmenter import QuerySegmenter, see_by_size
+from ovsops.segmenters.views import ViewPlan, in_whole_patches, resize
 from ovsops.text.vocabulary import Vocabulary
 
 
-class CassSegmenter:
+class CassSegmenter(QuerySegmenter):
     """CLIP or SigLIP 2 with the graphs of DINO or DINOv2."""
 
     def __init__(
-        self, config: CassConfig, text: QueryTextFeatures, clip: VisionTower, vfm: VfmKeys, *, device: str
+        self,
+        config: CassConfig,
+        text: QueryTextFeatures,
+        clip: VisionTower,
+        vfm: VfmKeys,
+        *,
+        prior_clip: VisionTower | None = None,
+        device: str,
     ) -> None:
-        _check_towers(clip, vfm, text)
-        self.config, self.clip, self.vfm, self.device = config, clip, vfm, device
-        self.text = text.to(device)
+        super().__init__(config, text, patch_size=clip.patch_size, device=device)
+        self.cass = config
+        self.clip, self.vfm, self.prior_clip = clip, vfm, prior_clip
+        _check_towers(clip, vfm, prior_clip, text)
         self.clusters = ward_clusters(self.text.queries, threshold=config.cluster_threshold)
 
     @torch.inference_mode()
-    def segment(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[ClassMap]:
-        """A class map per RGB image, in order; an image's map does not depend on the others."""
-        plans = [plan_views((int(image.shape[0]), int(image.shape[1])), self.config) for image in images]
-        maps: list[ClassMap] = []
-        for first, end in groups_of_views([len(p.windows) for p in plans], limit=self.config.views_per_batch):
-            features = self.encode(images[first:end], plans[first:end])
-            maps += map(self.label, plans[first:end], features)
-        return maps
+    def similarity(
+        self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], plans: Sequence[ViewPlan]
+    ) -> list[Float[Tensor, "_ Q _ _"]]:
+        """Similarities of the patches with each view's own text, mixed with the prior."""
+        return [
+            image_logits(features, self.text, self.clusters, self.cass).unflatten(2, features.grid)
+            for features in self.encode(images, plans)
+        ]
 
     @torch.inference_mode()
     def encode(
@@ -60,85 +67,66 @@ class CassSegmenter:
     ) -> list[CassFeatures]:
         """Features of each image; views of one size run together, whichever image they belong to."""
         limit = self.config.views_per_batch
-        views = {
-            place: self._views(image, plan)
-            for place, (image, plan) in enumerate(zip(images, plans, strict=True))
-        }
+        pairs = list(zip(images, plans, strict=True))
+        views = {place: self.views(image, plan) for place, (image, plan) in enumerate(pairs)}
         own = {
-            i for i, plan in enumerate(plans) if self.config.prior_from == "window" or len(plan.windows) == 1
+            i for i, plan in enumerate(plans) if self.cass.prior_from == "window" or len(plan.windows) == 1
         }
-        found = _by_size({i: views[i] for i in views if i in own}, self._see, limit=limit)
-        dense = _by_size({i: views[i] for i in views if i not in own}, self._see_patches, limit=limit)
-        whole = {i: self._whole(images[i], plans[i]) for i in dense}
-        pictures = _by_size(whole, self._see_picture, limit=limit)
-        found |= {i: dense[i] + pictures[i] for i in dense}
+        at_once = own if self.prior_clip is None else set()
+        found = see_by_size({i: views[i] for i in at_once}, self._see, limit=limit)
+        rest = {i: pair for i, pair in enumerate(pairs) if i not in at_once}
+        dense = see_by_size({i: views[i] for i in rest}, self._see_patches, limit=limit)
+        seen = {i: self._seen_by_prior(image, plan, whole=i not in own) for i, (image, plan) in rest.items()}
+        pictures = see_by_size(seen, self._see_picture, limit=limit)
+        found |= {i: dense[i] + pictures[i] for i in rest}
         return [
             CassFeatures(patches=patches, pictures=picture, grid=self._grid(views[i]))
             for i, (patches, picture) in sorted(found.items())
         ]
 
-    @torch.inference_mode()
-    def label(self, plan: ViewPlan, features: CassFeatures) -> ClassMap:
-        """The class map of an image from its features; cheap beside `encode`, which need not run again when
-        only the text or a number of the labelling changes.
-        """
-        logits = image_logits(features, self.text.queries, self.clusters, self.config)
-        labels, scores = label_queries(
-            logits.unflatten(2, features.grid),
-            self.text.query_class,
-            plan,
-            logit_scale=self.config.logit_scale,
-            prob_threshold=self.config.prob_threshold,
-            class_chunk=self.config.class_chunk,
-        )
-        return ClassMap(labels=labels.cpu().numpy().astype(np.uint16), scores=scores.cpu().numpy())
-
-    def _views(self, image: UInt8[np.ndarray, "h w 3"], plan: ViewPlan) -> Float[Tensor, "V 3 h2 w2"]:
-        config, patch = self.config, self.clip.patch_size
-        if config.views == "squash":
-            return squashed(image, side=config.window, patch=patch)
-        return cut_windows(image, plan, patch=patch, mode=config.mode)
-
-    def _whole(self, image: UInt8[np.ndarray, "h w 3"], plan: ViewPlan) -> Float[Tensor, "1 3 h2 w2"]:
-        canvas = resize(image, plan.canvas_hw)[None]
-        return in_whole_patches(canvas, patch=self.clip.patch_size, mode=self.config.mode)
+    def _seen_by_prior(
+        self, image: UInt8[np.ndarray, "h w 3"], plan: ViewPlan, *, whole: bool
+    ) -> Float[Tensor, "V 3 h2 w2"]:
+        """The resized image, or its windows, in whole patches of the tower of the prior."""
+        patch = (self.prior_clip or self.clip).patch_size
+        if not whole:
+            return self.views(image, plan, patch_size=patch)
+        return in_whole_patches(resize(image, plan.canvas_hw)[None], patch=patch, mode=self.config.mode)
 
     def _see(self, views: Float[Tensor, "B 3 h w"]) -> tuple[Tensor, ...]:
         """Unit patches and the unit picture of each view."""
-        hidden = self._hidden(views, num_blocks=self.clip.num_layers)
-        return self._patches(views, hidden.blocks[-2], hidden.grid), self._picture(hidden)
+        hidden = self._hidden(self.clip, views, num_blocks=self.clip.num_layers)
+        return self._patches(views, hidden.blocks[-2], hidden.grid), _picture(self.clip, hidden)
 
     def _see_patches(self, views: Float[Tensor, "B 3 h w"]) -> tuple[Tensor, ...]:
         """Unit patches of each view; the last block stays out."""
-        hidden = self._hidden(views, num_blocks=self.clip.num_layers - 1)
+        hidden = self._hidden(self.clip, views, num_blocks=self.clip.num_layers - 1)
         return (self._patches(views, hidden.blocks[-1], hidden.grid),)
 
     def _see_picture(self, views: Float[Tensor, "B 3 h w"]) -> tuple[Tensor, ...]:
         """The unit picture of each view; the VFM stays out."""
-        return (self._picture(self._hidden(views, num_blocks=self.clip.num_layers)),)
+        tower = self.prior_clip or self.clip
+        return (_picture(tower, self._hidden(tower, views, num_blocks=tower.num_layers)),)
 
-    def _hidden(self, views: Float[Tensor, "B 3 h w"], *, num_blocks: int) -> ClipHidden:
-        return self.clip.encode(views.to(self.device), position=self._position, num_blocks=num_blocks)
-
-    def _picture(self, hidden: ClipHidden) -> Float[Tensor, "B E"]:
-        return F.normalize(self.clip.image_embedding(hidden.blocks).float(), dim=-1)
+    def _hidden(self, tower: VisionTower, views: Float[Tensor, "B 3 h w"], *, num_blocks: int) -> ClipHidden:
+        return tower.encode(views.to(self.device), position=self.config.position, num_blocks=num_blocks)
 
     def _patches(
         self, views: Float[Tensor, "B 3 h w"], hidden: Float[Tensor, "B T D"], grid: tuple[int, int]
     ) -> Float[Tensor, "B P E"]:
-        config = self.config
+        config = self.cass
         seen = vfm_pixels(views, patch=self.vfm.patch_size, side=config.vfm_side, mode=config.mode)
-        keys = self.vfm.last_keys(seen.to(self.device), position=self._position)
+        keys = self.vfm.last_keys(seen.to(self.device), position=config.position)
         return dense_patches(
             self.clip, hidden, keys, grid, config.distillation, locality_std=config.locality_std
         ).patches
 
-    @property
-    def _position(self) -> Literal["upstream", "native"]:
-        return "upstream" if self.config.mode == "upstream" else "native"
-
     def _grid(self, views: Float[Tensor, "V 3 h w"]) -> tuple[int, int]:
-        return views.shape[-2] // self.clip.patch_size, views.shape[-1] // self.clip.patch_size
+        return views.shape[-2] // self.patch_size, views.shape[-1] // self.patch_size
+
+
+def _picture(tower: VisionTower, hidden: ClipHidden) -> Float[Tensor, "B E"]:
+    return F.normalize(tower.image_embedding(hidden.blocks).float(), dim=-1)
 
 
 def compute_cass_text(
@@ -150,9 +138,16 @@ def compute_cass_text(
     dtype: str = "auto",
     cache_dir: Path | None = None,
 ) -> QueryTextFeatures:
-    """A query for every prompt of every class and of the background."""
-    return compute_query_features(
-        config.clip, vocabulary, languages, device=device, dtype=dtype, cache_dir=cache_dir
+    """A query for every prompt of every class and of the background; where `prior_clip` gives the prior, in its text
+    space, too.
+    """
+    options: dict[str, Any] = {"device": device, "dtype": dtype, "cache_dir": cache_dir}
+    text = compute_query_features(config.clip, vocabulary, languages, **options)
+    if config.prior_clip is None:
+        return text
+    prior = compute_query_features(config.prior_clip, vocabulary, languages, **options)
+    return replace(
+        text, picture_queries=prior.queries, identity=f"{text.identity}, of the prior {prior.identity}"
     )
 
 
@@ -164,7 +159,7 @@ def build_cass(
     device: str = "cpu",
     dtype: str = "auto",
 ) -> CassSegmenter:
-    """Load both towers and check that they, the vocabulary and its queries belong together."""
+    """Load the towers and check that they, the vocabulary and its queries belong together."""
     if text.class_ids != vocabulary.ids:
         raise ConfigError(
             f"vocabulary {vocabulary.name}: its ids are not those of the text features; compute them again"
@@ -172,10 +167,15 @@ def build_cass(
     number = tensor_dtype(dtype, device=device)
     clip = load_vision_tower(resolve(config.clip), device=device, dtype=number)
     vfm = load_vfm(resolve(config.vfm), device=device, dtype=number)
-    return CassSegmenter(config, text, clip, vfm, device=device)
+    prior = None
+    if config.prior_clip is not None:
+        prior = load_vision_tower(resolve(config.prior_clip), device=device, dtype=number)
+    return CassSegmenter(config, text, clip, vfm, prior_clip=prior, device=device)
 
 
-def _check_towers(clip: VisionTower, vfm: VfmKeys, text: QueryTextFeatures) -> None:
+def _check_towers(
+    clip: VisionTower, vfm: VfmKeys, prior: VisionTower | None, text: QueryTextFeatures
+) -> None:
     width = clip.width // clip.num_heads
     if (clip.num_heads, width) != (vfm.num_heads, vfm.head_width):
         raise CheckpointError(
@@ -192,22 +192,9 @@ def _check_towers(clip: VisionTower, vfm: VfmKeys, text: QueryTextFeatures) -> N
             f"cass: queries have {text.queries.shape[1]} channels, `clip` has {clip.text_width} in text space: "
             "they were not made for each other; compute the text features again"
         )
-
-
-def _by_size(
-    views: Mapping[int, Float[Tensor, "_ 3 _ _"]],
-    see: Callable[[Tensor], tuple[Tensor, ...]],
-    *,
-    limit: int,
-) -> dict[int, tuple[Tensor, ...]]:
-    """What `see` makes of each image's views, run on views of one size, at most `limit` together."""
-    by_size: dict[tuple[int, ...], list[int]] = {}
-    for place, pixels in views.items():
-        by_size.setdefault(tuple(pixels.shape[-2:]), []).append(place)
-    found: dict[int, tuple[Tensor, ...]] = {}
-    for places in by_size.values():
-        batches = [see(batch) for batch in torch.cat([views[i] for i in places]).split(limit)]
-        counts = [len(views[i]) for i in places]
-        parts = [torch.cat(same).split(counts) for same in zip(*batches, strict=True)]
-        found |= dict(zip(places, zip(*parts, strict=True), strict=True))
-    return found
+    seen = None if text.picture_queries is None else text.picture_queries.shape[1]
+    if seen != (None if prior is None else prior.text_width):
+        raise CheckpointError(
+            f"cass: queries of the prior have {seen} channels, `prior_clip` has "
+            f"{None if prior is None else prior.text_width} in text space: compute the text features again"
+        )

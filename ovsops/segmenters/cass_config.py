@@ -1,6 +1,5 @@
 """What CASS is made of: two checkpoints, every number that can change a label, and the published values by data set."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -12,29 +11,35 @@ from ovsops.patches.graph_fusion import DistillationSettings
 from ovsops.patches.head_matching import TIE_BREAK, Matching
 from ovsops.patches.locality import STD
 from ovsops.patches.low_rank import EIGENSCALE
+from ovsops.segmenters.query_config import (
+    PUBLISHED_REFINEMENT,
+    QuerySegmenterConfig,
+    check_in_range,
+    check_not_negative,
+    check_positive,
+)
 
 WHOLE = 2048
 """A window of this side with the default `max_long_side` is the whole resized image."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CassConfig:
+class CassConfig(QuerySegmenterConfig):
     """CASS (arXiv:2411.17150): CLIP's last block attends by graphs that a vision foundation model (VFM) cleans up, and
     text moves towards what the image shows.
 
-    The defaults are the published values for Context59; `cass_settings` has those of the other data sets.
+    The defaults are the published values for Context59; `cass_settings` has those of the other data sets. In mode
+    `upstream` (commit 228ecdd) heads are paired the wrong way round, the rank is fixed, ties are left to rounding, VFM
+    pixels were brought back with wrong constants and 8 bits, position tables are resized with an offset, pixels beyond
+    the last whole patch are cut off.
     """
 
     kind: Literal["cass"] = "cass"
-    mode: Literal["upstream", "corrected"] = "corrected"
-    """`upstream` repeats the published code (commit 228ecdd) with its slips: heads paired the wrong way round, a fixed
-    rank, ties left to rounding, VFM pixels that were brought back with wrong constants and 8 bits, position tables
-    resized with an offset, pixels beyond the last whole patch cut off. `corrected` is what the paper means."""
-
-    clip: Checkpoint
-    """CLIP, or SigLIP 2, whose constants are not tuned; towers for pictures and text."""
     vfm: Checkpoint
     """DINO (ViT) or DINOv2 with registers, with as many heads of the same width as `clip`."""
+    prior_clip: Checkpoint | None = None
+    """Another CLIP whose view of the whole picture is the prior, published: ViT-L/14; None: `clip` itself. Patches
+    cannot come from it, unless a VFM has its heads."""
 
     text_weight: float = 0.04
     """Alpha: how far the likeliest query of a cluster moves towards its patches; 0 leaves the text alone."""
@@ -65,49 +70,27 @@ class CassConfig:
     """Times the distance of two heads this is the weight of the VFM's graph; 0 leaves the VFM out."""
     locality_std: float | None = STD
     """Standard deviation, in patches, of the Gaussian that is added before the softmax; None is off."""
-
-    logit_scale: float = 40.0
-    """Multiplies the logits before the softmax over queries."""
-    prob_threshold: float = 0.0
-    """Pixels whose best class has less than this probability are background; 0 labels every pixel."""
-
-    views: Literal["slide", "squash"] = "slide"
-    """`slide`: overlapping windows of the resized image; `squash`: the whole image as one square of `window` pixels."""
-    short_side: int = 336
-    """The image is resized to this short side (pixels) before windows are cut."""
-    max_long_side: int = 2048
-    """Cap of the long side after resizing."""
-    window: int = 224
-    """Side of a window in pixels of the resized image; at `max_long_side` the image is one window."""
-    stride: int = 112
-    """Distance between windows in pixels of the resized image."""
     vfm_side: int | None = None
     """Short side of the views that the VFM sees, pixels (518 for DINOv2 as published); None: that of the window."""
 
     views_per_batch: int = 8
     """Views that go through the towers together; changes memory, not labels."""
-    class_chunk: int = 16
-    """Queries that are upsampled together; changes memory, not labels."""
 
     def __post_init__(self) -> None:
-        for name in ("text_weight", "prior_weight", "prob_threshold"):
-            _require(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "lie in [0, 1]")
-        _require("energy", self.energy, 0 < self.energy <= 1, "lie in (0, 1]")
-        for name in ("logit_scale", "locality_std", "eigenscale"):
-            value = getattr(self, name)
-            _require(name, value, value is None or (math.isfinite(value) and value > 0), "be over 0")
+        super().__post_init__()
+        for name in ("text_weight", "prior_weight"):
+            check_in_range(name, getattr(self, name))
+        if not 0 < self.energy <= 1:
+            raise ConfigError(f"segmenter.energy is {self.energy}; it must lie in (0, 1]")
+        for name in ("locality_std", "eigenscale"):
+            if getattr(self, name) is not None:
+                check_positive(name, getattr(self, name))
         for name in ("cluster_threshold", "fusion_factor", "tie_break"):
+            check_not_negative(name, getattr(self, name))
+        for name in ("text_patches", "num_eigenvalues", "rank", "rank_step", "vfm_side"):
             value = getattr(self, name)
-            _require(name, value, math.isfinite(value) and value >= 0, "be 0 or more")
-        for name in _COUNTS:
-            _require(name, getattr(self, name), getattr(self, name) >= 1, "be 1 or more")
-        if self.vfm_side is not None:
-            _require("vfm_side", self.vfm_side, self.vfm_side >= 1, "be 1 or more")
-        if self.stride > self.window:
-            raise ConfigError(
-                f"segmenter.stride is {self.stride}, over window {self.window}: "
-                "pixels between windows would get no label"
-            )
+            if value is not None and value < 1:
+                raise ConfigError(f"segmenter.{name} is {value}; it must be 1 or more")
 
     @property
     def distillation(self) -> DistillationSettings:
@@ -143,6 +126,7 @@ def _published(
         "text_weight": alpha,
         "cluster_threshold": threshold,
         "prob_threshold": prob_threshold,
+        "refinement": PUBLISHED_REFINEMENT,
     }
     return MappingProxyType(values | more)
 
@@ -160,21 +144,3 @@ CASS_SETTINGS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 """Published values by the vocabulary of the data set (CASS at commit 228ecdd, configs/)."""
-
-_COUNTS = (
-    "text_patches",
-    "num_eigenvalues",
-    "rank",
-    "rank_step",
-    "short_side",
-    "max_long_side",
-    "window",
-    "stride",
-    "views_per_batch",
-    "class_chunk",
-)
-
-
-def _require(name: str, value: object, holds: bool, must: str) -> None:
-    if not holds:
-        raise ConfigError(f"segmenter.{name} is {value}; it must {must}")

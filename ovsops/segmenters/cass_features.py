@@ -22,6 +22,7 @@ from ovsops.patches.graph_fusion import (
 from ovsops.patches.locality import gaussian_locality
 from ovsops.segmenters.cass_config import CassConfig
 from ovsops.segmenters.prompt_tree import adjusted_text, query_logits
+from ovsops.segmenters.queries import QueryTextFeatures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +43,9 @@ class CassFeatures:
 
     patches: Float[Tensor, "V P E"]
     """Unit, of every view."""
-    pictures: Float[Tensor, "W E"]
-    """Unit embeddings that the prior compares queries with: of the image (W = 1), or of every view (W = V)."""
+    pictures: Float[Tensor, "W E2"]
+    """Unit embeddings that the prior compares queries with, in the text space of the prior's tower: of the image
+    (W = 1), or of every view (W = V)."""
     grid: tuple[int, int]
     """Patch grid of a view."""
 
@@ -81,18 +83,19 @@ def image_prior(
 
 def image_logits(
     features: CassFeatures,
-    queries: Float[Tensor, "Q E"],
+    text: QueryTextFeatures,
     clusters: Int[Tensor, " Q"],
     config: CassConfig,
 ) -> Float[Tensor, "V Q P"]:
     """Similarity of patches with the view's own text, mixed with the prior; in [-1, 1], before the scale."""
-    prior = image_prior(features.pictures, queries, num_views=len(features.patches))
-    text = adjusted_text(
-        queries,
+    pictured = text.queries if text.picture_queries is None else text.picture_queries
+    prior = image_prior(features.pictures, pictured, num_views=len(features.patches))
+    moved = adjusted_text(
+        text.queries,
         features.patches,
         prior,
         clusters,
         weight=config.text_weight,
         num_patches=config.text_patches,
     )
-    return query_logits(features.patches, text, prior, prior_weight=config.prior_weight)
+    return query_logits(features.patches, moved, prior, prior_weight=config.prior_weight)

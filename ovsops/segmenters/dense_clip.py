@@ -16,11 +16,11 @@ from ovsops.mapper.alignment import unit
 from ovsops.segmenters.build import tensor_dtype
 from ovsops.segmenters.clip_config import DenseClipConfig
 from ovsops.segmenters.queries import QueryTextFeatures, compute_query_features
-from ovsops.segmenters.query_segmenter import QuerySegmenter, check_queries
+from ovsops.segmenters.query_segmenter import DenseSegmenter, check_queries
 from ovsops.text.vocabulary import Vocabulary
 
 
-class DenseClipSegmenter(QuerySegmenter):
+class DenseClipSegmenter(DenseSegmenter):
     """The baseline: a tower, its patches, its text."""
 
     def __init__(

@@ -41,6 +41,8 @@ class QueryTextFeatures:
     """Unit rows."""
     identity: str
     """What they were computed from: text checkpoint and prompts. Goes into the manifest."""
+    picture_queries: Float[Tensor, "Q E2"] | None = None
+    """Unit rows in the text space of another tower, which sees the whole picture; None: the same tower does."""
     num_negatives: int = 0
     """Negative prompts of the vocabulary: these methods have no place for them, so they take no part in any label."""
 
@@ -49,6 +51,11 @@ class QueryTextFeatures:
         if unprompted:
             ids = [self.class_ids[place - 1] for place in sorted(unprompted)]
             raise ShapeError(f"query features: classes {ids} have no query, so they could never be found")
+        if self.picture_queries is not None and len(self.picture_queries) != len(self.queries):
+            raise ShapeError(
+                f"query features: {len(self.picture_queries)} queries of the picture beside {len(self.queries)}; "
+                "one a query is expected"
+            )
         if any(not 0 <= place <= self.num_classes for place in self.query_class.tolist()):
             raise ShapeError(
                 f"query features: a query's class is outside 0 (background) to {self.num_classes}"
@@ -72,13 +79,14 @@ class QueryTextFeatures:
             "class_ids": list(self.class_ids),
             "num_negatives": self.num_negatives,
         }
-        return save(
-            {
-                "queries": self.queries.detach().cpu().contiguous(),
-                "query_class": self.query_class.detach().cpu().contiguous(),
-                "header": torch.tensor(list(json.dumps(header, sort_keys=True).encode()), dtype=torch.uint8),
-            }
-        )
+        tensors = {
+            "queries": self.queries,
+            "query_class": self.query_class,
+            "header": torch.tensor(list(json.dumps(header, sort_keys=True).encode()), dtype=torch.uint8),
+        }
+        if self.picture_queries is not None:
+            tensors["picture_queries"] = self.picture_queries
+        return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "QueryTextFeatures":
@@ -96,13 +104,20 @@ class QueryTextFeatures:
             class_ids=tuple(header["class_ids"]),
             query_class=tensors["query_class"],
             queries=tensors["queries"],
+            picture_queries=tensors.get("picture_queries"),
             identity=header["identity"],
             num_negatives=header["num_negatives"],
         )
 
     def to(self, device: str) -> "QueryTextFeatures":
         """The same features on a device."""
-        return replace(self, query_class=self.query_class.to(device), queries=self.queries.to(device))
+        pictured = self.picture_queries
+        return replace(
+            self,
+            query_class=self.query_class.to(device),
+            queries=self.queries.to(device),
+            picture_queries=None if pictured is None else pictured.to(device),
+        )
 
 
 def compute_query_features(

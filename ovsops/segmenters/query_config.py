@@ -6,6 +6,11 @@ from typing import Literal
 
 from ovsops.backbones.checkpoint import Checkpoint
 from ovsops.errors import ConfigError
+from ovsops.masks.refine import PamrConfig
+
+PUBLISHED_REFINEMENT: PamrConfig | None = None
+"""What the published figures of CASS (commit 228ecdd) and SC-CLIP (commit 0417ba9) were made with: both repositories
+hold PAMR, of 10 steps and dilations 8 and 16, and their benchmark scripts leave it off."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +32,22 @@ class QuerySegmenterConfig:
     area_threshold: float | None = None
     """Classes that win no more than this share of an image's labelled pixels are taken out; None keeps all."""
 
+    refinement: PamrConfig | None = None
+    """PAMR: similarities flow along pixels of like colour before the softmax; None is off, as in the published figures.
+
+    `corrected` refines the resized image once, `upstream` the image at its own size. Similarities of all queries then
+    stand in memory at that size; `winning_margin` is in cosines.
+    """
+
     views: Literal["slide", "squash"] = "slide"
-    """`slide`: overlapping square windows of the resized image; `squash`: the whole image as one square."""
+    """`slide`: overlapping windows of the resized image; `squash`: the whole image as one square of `window` pixels."""
     short_side: int = 336
     """The image is resized to this short side (pixels) before windows are cut; published: 336, Cityscapes 560."""
     max_long_side: int = 2048
     """Cap of the long side after resizing; beyond it the image shrinks further and windows get thin."""
     window: int = 224
-    """Side of a window in pixels of the resized image. A view is the nearest multiple of the tower's patch wide."""
+    """Side of a window in pixels of the resized image; of a thinner image its windows are as thin. Views are cut to
+    whole patches (`mode: upstream`) or resized to the nearest (`corrected`)."""
     stride: int = 112
     """Distance between windows in pixels of the resized image."""
 

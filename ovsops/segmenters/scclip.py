@@ -1,6 +1,6 @@
 """SC-CLIP: the last block of CLIP calibrated by CLIP's own features, without training.
 
-Axes: B views, H W patch grid, P patches, D channels, E text space, s side of a view.
+Axes: B views, h w pixels of a view, H W patch grid, P patches, D channels, E text space.
 
 Source: repository SuleBai/SC-CLIP at 0417ba9. Outliers of the last block but one are repaired; its tokens are averaged
 over what a middle block finds similar; the last block's attention runs without its queries, residual and MLP, half by
@@ -27,12 +27,12 @@ from ovsops.patches.outliers import local_outlier_factor, outlier_mask
 from ovsops.patches.repair import repair_outliers
 from ovsops.segmenters.build import tensor_dtype
 from ovsops.segmenters.queries import QueryTextFeatures, compute_query_features
-from ovsops.segmenters.query_segmenter import QuerySegmenter, check_queries
+from ovsops.segmenters.query_segmenter import DenseSegmenter, check_queries
 from ovsops.segmenters.scclip_config import ScClipConfig
 from ovsops.text.vocabulary import Vocabulary
 
 
-class ScClipSegmenter(QuerySegmenter):
+class ScClipSegmenter(DenseSegmenter):
     """A tower with SC-CLIP's calibration, and its text."""
 
     def __init__(
@@ -40,7 +40,7 @@ class ScClipSegmenter(QuerySegmenter):
     ) -> None:
         check_tower(config, tower)
 
-        def encode(pixels: Float[Tensor, "B 3 s s"]) -> Float[Tensor, "B H W E"]:
+        def encode(pixels: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B H W E"]:
             hidden = tower.encode(pixels, position=config.position, num_blocks=tower.num_layers - 1)
             return calibrated_features(tower, hidden, config)
 

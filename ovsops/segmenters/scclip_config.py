@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from ovsops.errors import ConfigError
 from ovsops.patches.outliers import LofVariant
 from ovsops.segmenters.query_config import (
+    PUBLISHED_REFINEMENT,
     QuerySegmenterConfig,
     check_in_range,
     check_not_negative,
@@ -150,4 +151,4 @@ def scclip_settings(vocabulary: str, *, tower: Literal["base", "large"] = "base"
             f"SC-CLIP has no published values for {vocabulary!r}; for {', '.join(_DATASET_FIELDS)}"
         )
     large = _LARGE_DATASET_FIELDS.get(vocabulary, {}) if tower == "large" else {}
-    return {**_DATASET_FIELDS[vocabulary], **large}
+    return {"refinement": PUBLISHED_REFINEMENT, **_DATASET_FIELDS[vocabulary], **large}

@@ -1,6 +1,10 @@
-"""Images to views: resized, cut into windows, squared.
+"""Images to views: resized, cut into windows; squares of one patch grid, or windows that keep their shape.
 
 Axes: V views, h w pixels of an image, s side of a view.
+
+Segmenters of one tower (clip, scclip, cass) take `window_views`: a window keeps its pixels, so that a patch stands on
+its trained scale, and has the shape of what it shows. The fused segmenter lays two streams of different patch size on
+one square grid, and SAM 3 knows squares only: they take `cut_views`.
 """
 
 from dataclasses import dataclass
@@ -13,6 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ovsops.geometry import Window, resized_size, scale_window, slide_windows
+
+Mode = Literal["upstream", "corrected"]
+"""How what stands over a whole patch is treated."""
 
 
 @runtime_checkable
@@ -79,6 +86,51 @@ def cut_views(
     scaled = resize(image, scaled_hw)
     places = [scale_window(w, from_hw=plan.canvas_hw, to_hw=scaled_hw) for w in plan.windows]
     return torch.stack([resized_pixels(scaled[:, w.y1 : w.y2, w.x1 : w.x2], (side, side)) for w in places])
+
+
+def window_views(
+    image: UInt8[np.ndarray, "h w 3"], plan: ViewPlan, config: ViewSettings, *, patch: int, mode: Mode
+) -> Float[Tensor, "V 3 h2 w2"]:
+    """The windows of the plan in whole patches, RGB 0..255; with `views: squash` the image as one square of `window`
+    pixels.
+
+    Where the image is smaller than a window its windows are not square. All windows of an image have one size.
+    """
+    if config.views == "squash":
+        side = max(1, round(config.window / patch)) * patch
+        return resize(image, (side, side))[None]
+    canvas = resize(image, plan.canvas_hw)
+    views = torch.stack([canvas[:, w.y1 : w.y2, w.x1 : w.x2] for w in plan.windows])
+    return in_whole_patches(views, patch=patch, mode=mode)
+
+
+def in_whole_patches(
+    views: Float[Tensor, "V 3 h w"], *, patch: int, mode: Mode
+) -> Float[Tensor, "V 3 h2 w2"]:
+    """Views whose sides are multiples of the patch.
+
+    `corrected` resizes to the nearest; `upstream` drops what stands over at the bottom and on the right, as a
+    convolution does. A side of less than one patch becomes one.
+    """
+    if mode == "upstream":
+        height, width = (side - side % patch if side >= patch else side for side in views.shape[-2:])
+        views = views[..., :height, :width]
+    return resized_views(views, nearest_patches(views, patch))
+
+
+def nearest_patches(views: Float[Tensor, "V 3 h w"], patch: int, *, scale: float = 1.0) -> tuple[int, int]:
+    """Sides of the views, scaled, to the nearest whole patches; one at least."""
+    height, width = (max(1, int(side * scale / patch + 0.5)) * patch for side in views.shape[-2:])
+    return height, width
+
+
+def resized_views(views: Float[Tensor, "V 3 h w"], size_hw: tuple[int, int]) -> Float[Tensor, "V 3 h2 w2"]:
+    """Each view by itself; the identity at the same size."""
+    if tuple(views.shape[-2:]) == tuple(size_hw):
+        return views
+    if not len(views):
+        return views.new_zeros(0, 3, *size_hw)
+    return torch.stack([resized_pixels(view, size_hw) for view in views])
 
 
 def resize(image: UInt8[np.ndarray, "h w 3"], size_hw: tuple[int, int]) -> Float[Tensor, "3 h2 w2"]:

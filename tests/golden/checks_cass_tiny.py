@@ -16,10 +16,10 @@ from ovsops.backbones.dino import vit_last_keys
 from ovsops.backbones.pixels import IMAGENET_MEAN, IMAGENET_STD, normalized
 from ovsops.geometry import Window, slide_windows
 from ovsops.segmenters.cass_features import DensePatches, dense_patches, image_prior
-from ovsops.segmenters.cass_views import in_whole_patches, slipped_pixels
+from ovsops.segmenters.cass_views import slipped_pixels
 from ovsops.segmenters.labels import canvas_scores
 from ovsops.segmenters.prompt_tree import adjusted_text, query_logits, ward_clusters
-from ovsops.segmenters.views import ViewPlan
+from ovsops.segmenters.views import ViewPlan, in_whole_patches
 from tests.golden.checks_cass import (
     COST,
     FLOAT32,

@@ -63,7 +63,7 @@ def write_dinov2(folder: Path, *, seed: int = 1, **fields: Any) -> Path:
     return folder
 
 
-def write_clip(folder: Path, *, seed: int = 2, **vision: Any) -> Path:
+def write_clip(folder: Path, *, seed: int = 2, projection: int = CLIP_WIDTH, **vision: Any) -> Path:
     """CLIP with both towers and its own tokenizer; `vision` are fields of its picture tower."""
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = CLIPConfig(
@@ -71,12 +71,12 @@ def write_clip(folder: Path, *, seed: int = 2, **vision: Any) -> Path:
             **shape,
             "vocab_size": len(byte_vocabulary(CLIP_SPECIALS)),
             "max_position_embeddings": 77,
-            "projection_dim": CLIP_WIDTH,
+            "projection_dim": projection,
             "bos_token_id": 2,
             "eos_token_id": 3,  # 2 would switch transformers to its old argmax rule
         },
-        vision_config={**shape, "image_size": 32, "patch_size": 16, "projection_dim": CLIP_WIDTH} | vision,
-        projection_dim=CLIP_WIDTH,
+        vision_config={**shape, "image_size": 32, "patch_size": 16, "projection_dim": projection} | vision,
+        projection_dim=projection,
     )
     write_random_model(CLIPModel(config), folder, seed=seed)
     write_byte_tokenizer(folder, specials=CLIP_SPECIALS)

@@ -20,7 +20,7 @@ from ovsops.segmenters.labels import canvas_scores
 from ovsops.segmenters.prompt_tree import adjusted_text, query_logits
 from ovsops.segmenters.queries import QueryTextFeatures
 from ovsops.segmenters.segmenter import Segmenter
-from ovsops.segmenters.views import plan_views, resize
+from ovsops.segmenters.views import in_whole_patches, plan_views, resize
 from ovsops.text.vocabulary import ClassSpec, Vocabulary
 from tests.tiny import checkpoints as tiny
 
@@ -43,6 +43,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "siglip": tiny.write_siglip(root / "siglip"),
         "dino": tiny.write_vit(root / "dino", width=32, heads=2),
         "dinov2": tiny.write_dinov2(root / "dinov2", **shape),
+        "large": tiny.write_clip(
+            root / "large", projection=40, patch_size=14, hidden_size=48, num_attention_heads=3
+        ),
         "three_heads": tiny.write_vit(root / "three_heads"),
     }
 
@@ -168,6 +171,51 @@ def test_each_mechanism_can_be_switched_and_changes_scores(
     changed = built(folders, **(strong | fields)).segment([image])[0]
     assert np.isfinite(changed.scores).all()
     assert np.abs(changed.scores - plain.scores).max() > 1e-6
+
+
+@pytest.mark.parametrize("prior_from", ["image", "window"])
+@pytest.mark.parametrize("size", [(64, 96), (48, 48)])
+@torch.inference_mode()
+def test_another_clip_sees_the_whole_picture(
+    folders: dict[str, Path], size: tuple[int, int], prior_from: str
+) -> None:
+    """The prior is that tower's similarity of picture and text; everything else stays."""
+    image = picture(*size)
+    plain = built(folders, prior_from=prior_from)
+    large = built(folders, prior_from=prior_from, prior_clip=Checkpoint(source=str(folders["large"])))
+    plan = plan_views(size, plain.cass)
+    [one], [other] = plain.encode([image], [plan]), large.encode([image], [plan])
+    torch.testing.assert_close(one.patches, other.patches)
+    tower, text = large.prior_clip, large.text.picture_queries
+    assert tower is not None
+    assert text is not None
+    seen = large.views(image, plan, patch_size=tower.patch_size)
+    if prior_from == "image":
+        seen = in_whole_patches(resize(image, plan.canvas_hw)[None], patch=tower.patch_size, mode="corrected")
+    pictures = tower.image_embedding(tower.encode(seen, position="native").blocks)
+    torch.testing.assert_close(other.pictures, F.normalize(pictures, dim=-1), atol=1e-5, rtol=1e-4)
+    assert other.pictures.shape[1] == text.shape[1] != one.pictures.shape[1]
+    [found] = large.segment([image])
+    assert not np.allclose(found.scores, plain.segment([image])[0].scores, atol=1e-4)
+
+
+def test_the_prior_of_the_same_clip_is_the_prior(folders: dict[str, Path]) -> None:
+    image = picture(64, 96)
+    same = built(folders, prior_clip=Checkpoint(source=str(folders["clip"])))
+    assert_same(same.segment([image])[0], built(folders).segment([image])[0])
+
+
+def test_text_without_the_prior_s_queries_is_refused(folders: dict[str, Path]) -> None:
+    config = config_of(folders)
+    text = compute_cass_text(config, VOCABULARY, ("en",), dtype="float32")
+    large = replace(config, prior_clip=Checkpoint(source=str(folders["large"])))
+    with pytest.raises(CheckpointError, match="queries of the prior have None channels, `prior_clip` has 40"):
+        build_cass(large, VOCABULARY, text, dtype="float32")
+    both = compute_cass_text(large, VOCABULARY, ("en",), dtype="float32")
+    again = QueryTextFeatures.from_bytes(both.to_bytes())
+    assert again.picture_queries is not None
+    assert again.picture_queries.shape == (5, 40)
+    assert again.identity == both.identity != text.identity
 
 
 def test_the_vfm_does_not_matter_when_its_graphs_are_left_out(folders: dict[str, Path]) -> None:

@@ -21,7 +21,7 @@ def config(**fields: Any) -> CassConfig:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"prior_weight": 1.5}, "segmenter.prior_weight is 1.5; it must lie in [0, 1]"),
+        ({"prior_weight": 1.5}, "segmenter.prior_weight is 1.5; it must lie in [0.0, 1.0]"),
         ({"text_weight": float("nan")}, "segmenter.text_weight is nan"),
         ({"prob_threshold": -0.1}, "segmenter.prob_threshold is -0.1"),
         ({"energy": 0.0}, "segmenter.energy is 0.0; it must lie in (0, 1]"),
@@ -33,7 +33,7 @@ def config(**fields: Any) -> CassConfig:
         ({"rank": 0}, "segmenter.rank is 0; it must be 1 or more"),
         ({"num_eigenvalues": 0}, "segmenter.num_eigenvalues is 0"),
         ({"vfm_side": 0}, "segmenter.vfm_side is 0"),
-        ({"stride": 300}, "segmenter.stride is 300, over window 224"),
+        ({"stride": 300}, "segmenter.stride 300 is over window 224"),
     ],
 )
 def test_nonsense_is_refused(fields: dict[str, Any], message: str) -> None:

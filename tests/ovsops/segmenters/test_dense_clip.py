@@ -16,6 +16,7 @@ from ovsops.backbones.vlm import load_vision_tower
 from ovsops.segmenters.clip_config import DenseClipConfig
 from ovsops.segmenters.dense_clip import build_clip, compute_clip_text, dense_features
 from ovsops.segmenters.query_segmenter import QuerySegmenter
+from ovsops.segmenters.views import plan_views
 from ovsops.text.vocabulary import ClassSpec, Vocabulary
 from tests.ovsops.segmenters.test_segmenter import assert_same_map, picture
 from tests.tiny import checkpoints as tiny
@@ -67,6 +68,19 @@ def test_a_batch_gives_what_its_images_give_alone(
     for image, found in zip(images, segmenter.segment(images), strict=True):
         assert found.labels.shape == image.shape[:2]
         assert_same_map(found, segmenter.segment([image])[0])
+
+
+def test_a_wide_image_is_seen_in_its_shape(clip: Checkpoint, vocabulary: Vocabulary) -> None:
+    """One window of the whole picture: its patches are those of the picture, not of a square that it was drawn into."""
+    config = DenseClipConfig(clip=clip, short_side=32, max_long_side=96, window=96, stride=96)
+    segmenter = build(config, vocabulary)
+    for size, grid in (((32, 96), (2, 6)), ((96, 32), (6, 2)), ((1, 400), (1, 6)), ((400, 1), (6, 1))):
+        plan = plan_views(size, config)
+        [similarity] = segmenter.similarity([picture(*size)], [plan])
+        assert similarity.shape[-2:] == grid
+        [found] = segmenter.segment([picture(*size)])
+        assert found.labels.shape == size
+        assert np.isfinite(found.scores).all()
 
 
 def test_siglip_is_a_baseline_too(folder: Path, vocabulary: Vocabulary) -> None:

@@ -226,6 +226,6 @@ def test_scclip_settings_fit_the_config(make: MakeConfig) -> None:
     voc = make(**scclip_settings("voc_21"))
     assert (voc.logit_scale, voc.prob_threshold, voc.area_threshold) == (50.0, 0.15, 0.1)
     assert make(**scclip_settings("coco_object_81", tower="large")).prob_threshold == 0.25
-    assert scclip_settings("ade20k_150", tower="large") == {}
+    assert scclip_settings("ade20k_150", tower="large") == {"refinement": None}
     with pytest.raises(ConfigError, match="no published values for 'lvis'; for voc_21, "):
         scclip_settings("lvis")
