@@ -5,11 +5,12 @@ Axes: V views of an image, P prompts, m m cells of a mask, h w pixels.
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from ovsops.backbones.checkpoint import resolve
@@ -18,6 +19,7 @@ from ovsops.backbones.sam3_licence import check_sam_licence
 from ovsops.backbones.sam3_text import Sam3Text
 from ovsops.errors import CheckpointError, ConfigError
 from ovsops.masks.class_map import ClassMap
+from ovsops.masks.refine import PamrGuide
 from ovsops.masks.rle import mask_to_rle
 from ovsops.segmenters.build import tensor_dtype
 from ovsops.segmenters.labels import MAX_CHUNK_PIXELS, canvas_scores, upsampled
@@ -25,16 +27,18 @@ from ovsops.segmenters.sam3_config import Sam3SegmenterConfig
 from ovsops.segmenters.sam3_masks import (
     Candidates,
     PixelVote,
+    RefinePlanes,
     Sam3Detections,
     Sam3Instance,
     candidates,
+    contending,
     full_mask,
     semantic_scores,
     suppressed,
 )
 from ovsops.segmenters.sam3_prompts import Sam3TextFeatures
 from ovsops.segmenters.segmenter import groups_of_views
-from ovsops.segmenters.views import ViewPlan, cut_views, plan_views
+from ovsops.segmenters.views import ViewPlan, cut_views, plan_views, resize
 from ovsops.text.cache import TextFeaturesCache, text_features_key
 from ovsops.text.prompts import PromptTable, class_prompts
 from ovsops.text.vocabulary import Vocabulary
@@ -52,56 +56,112 @@ class Sam3Segmenter:
     @torch.inference_mode()
     def segment(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[ClassMap]:
         """A class map per RGB image, in order."""
-        return [self.label(plan, features) for plan, features in self._encoded(images)]
+        return [self.label(*encoded) for encoded in self._encoded(images)]
 
     @torch.inference_mode()
     def detect(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Sam3Detections]:
         """Instances and presence scores of each RGB image, in order."""
         self._check_squashed()
-        return [self._detections(plan, features) for plan, features in self._encoded(images)]
+        return [self._detections(*encoded) for encoded in self._encoded(images)]
 
     @torch.inference_mode()
     def segment_and_detect(
         self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]
     ) -> list[tuple[ClassMap, Sam3Detections]]:
-        """Both for each RGB image, in order, from one encoding of it."""
+        """Both for each RGB image, in order: it is encoded once, and each prompt is asked once."""
         self._check_squashed()
-        return [
-            (self.label(plan, features), self._detections(plan, features))
-            for plan, features in self._encoded(images)
-        ]
+        pairs = []
+        for image, plan, features in self._encoded(images):
+            found = _Instances(self.config, self.text)
+            if self.config.labels == "instances":
+                self._collect(features, found)
+                class_map = self._painted(image, plan, found.best()[0])
+            else:
+                class_map = self._voted(image, plan, self._semantic(features, found))
+            pairs.append((class_map, self._drawn(image, plan, *found.best())))
+        return pairs
+
+    @torch.inference_mode()
+    def encoded_features(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Sam3ImageFeatures]:
+        """Features of the views of each RGB image, in order, for prompts of another kind than phrases."""
+        return [features for _, _, features in self._encoded(images)]
 
     def _check_squashed(self) -> None:
         if self.config.views != "squash":
             raise ConfigError("segmenter.views must be squash for instances: windows would cut them in two")
 
     @torch.inference_mode()
-    def encoded_features(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Sam3ImageFeatures]:
-        """Features of the views of each RGB image, in order, for prompts of another kind than phrases."""
-        return [features for _, features in self._encoded(images)]
-
-    @torch.inference_mode()
-    def label(self, plan: ViewPlan, features: Sam3ImageFeatures) -> ClassMap:
+    def label(
+        self, image: UInt8[np.ndarray, "h w 3"], plan: ViewPlan, features: Sam3ImageFeatures
+    ) -> ClassMap:
         """The class map of an image from the features of its views."""
-        vote = PixelVote(plan.image_hw, device=self.device)
         if self.config.labels == "instances":
-            found, _ = self._instances(features)
-            owners = self.text.query_class[found.prompts].tolist()
-            for logits, score, owner in zip(found.mask_logits, found.scores.tolist(), owners, strict=True):
-                vote.paint(full_mask(logits, plan.image_hw, self.config), score, owner)
-            return vote.class_map(threshold=0.0)
+            found = _Instances(self.config, self.text)
+            self._collect(features, found)
+            return self._painted(image, plan, found.best()[0])
+        return self._voted(image, plan, self._semantic(features))
+
+    def _painted(self, image: UInt8[np.ndarray, "h w 3"], plan: ViewPlan, found: Candidates) -> ClassMap:
+        """Instances compete for pixels."""
+        vote, refine = PixelVote(plan.image_hw, device=self.device), self._refiner(image, plan)
+        owners = self.text.query_class[found.prompts].tolist()
+        for logits, score, owner in zip(found.mask_logits, found.scores.tolist(), owners, strict=True):
+            vote.paint(full_mask(logits, plan.image_hw, self.config, refine), score, owner)
+        return vote.class_map(threshold=0.0)
+
+    def _voted(
+        self,
+        image: UInt8[np.ndarray, "h w 3"],
+        plan: ViewPlan,
+        batches: Iterator[tuple[Int[Tensor, " P"], Float[Tensor, "V P m m"]]],
+    ) -> ClassMap:
+        """Prompts compete for pixels."""
+        vote, refine = PixelVote(plan.image_hw, device=self.device), self._refiner(image, plan)
         pixels = plan.image_hw[0] * plan.image_hw[1]
         chunk = max(1, MAX_CHUNK_PIXELS // pixels)
-        for prompts, scores in self._semantic(features):
-            for part, rows in zip(prompts.split(chunk), scores.split(chunk, dim=1), strict=True):
+        for prompts, scores, contends in self._with_contenders(batches):
+            for part, rows, refined in zip(
+                prompts.split(chunk), scores.split(chunk, dim=1), contends.split(chunk), strict=True
+            ):
                 canvas = canvas_scores(rows, plan, mode="corrected")
+                if refine is not None and bool(refined.any()):
+                    canvas[refined] = refine(canvas[refined])
                 vote.add(upsampled(canvas, plan.image_hw, align_corners=False), self.text.query_class[part])
         return vote.class_map(threshold=self.config.threshold)
 
+    def _refiner(self, image: UInt8[np.ndarray, "h w 3"], plan: ViewPlan) -> RefinePlanes | None:
+        config = self.config.refinement
+        if config is None:
+            return None
+        guide = PamrGuide(
+            resize(image, plan.canvas_hw)[None].to(self.device), replace(config, winning_margin=None)
+        )
+
+        def refine(planes: Float[Tensor, "c h w"]) -> Float[Tensor, "c h2 w2"]:
+            return guide.refine(upsampled(planes, plan.canvas_hw, align_corners=False)[None])[0]
+
+        return refine
+
+    def _with_contenders(
+        self, batches: Iterator[tuple[Int[Tensor, " P"], Float[Tensor, "V P m m"]]]
+    ) -> Iterator[tuple[Int[Tensor, " P"], Float[Tensor, "V P m m"], Bool[Tensor, " P"]]]:
+        """Batches of prompts with their scores, and which of them refinement shall touch.
+
+        With a margin this needs the scores of all prompts at once, on the grid of masks.
+        """
+        config = self.config.refinement
+        if config is None or config.winning_margin is None:
+            for prompts, scores in batches:
+                yield prompts, scores, torch.ones(len(prompts), dtype=torch.bool, device=scores.device)
+            return
+        every, planes = (list(parts) for parts in zip(*batches, strict=True))
+        scores = torch.cat(planes, dim=1)
+        yield torch.cat(every), scores, contending(scores, margin=config.winning_margin)
+
     def _encoded(
         self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]
-    ) -> Iterator[tuple[ViewPlan, Sam3ImageFeatures]]:
-        """Plan and features of each image, one group of `views_per_batch` in memory at a time."""
+    ) -> Iterator[tuple[UInt8[np.ndarray, "_ _ 3"], ViewPlan, Sam3ImageFeatures]]:
+        """Each image, its plan and features, one group of `views_per_batch` in memory at a time."""
         plans = [plan_views((int(image.shape[0]), int(image.shape[1])), self.config) for image in images]
         sizes = [len(plan.windows) for plan in plans]
         for first, end in groups_of_views(sizes, limit=self.config.views_per_batch):
@@ -112,8 +172,8 @@ class Sam3Segmenter:
             features = [self.sam3.encode_images(batch.to(self.device)) for batch in batches]
             joined = features[0] if len(features) == 1 else joined_features(features)
             start = 0
-            for plan, size in zip(plans[first:end], sizes[first:end], strict=True):
-                yield plan, joined.images(start, start + size)
+            for image, plan, size in zip(images[first:end], plans[first:end], sizes[first:end], strict=True):
+                yield image, plan, joined.images(start, start + size)
                 start += size
 
     def _views(self, image: UInt8[np.ndarray, "h w 3"], plan: ViewPlan) -> Float[Tensor, "V 3 s s"]:
@@ -137,47 +197,44 @@ class Sam3Segmenter:
         return every.split(self.config.prompts_per_batch)
 
     def _semantic(
-        self, features: Sam3ImageFeatures
+        self, features: Sam3ImageFeatures, instances: "_Instances | None" = None
     ) -> Iterator[tuple[Int[Tensor, " P"], Float[Tensor, "V P m m"]]]:
+        """Scores of a few prompts at a time; `instances` takes note of what is found on the way."""
         for prompts in self._prompt_batches():
-            threshold = self.config.instance_threshold
-            yield (
-                prompts,
-                torch.stack(
-                    [
-                        semantic_scores(found, instance_threshold=threshold)
-                        for found in self._predictions(features, prompts)
-                    ]
-                ),
-            )
+            scores = []
+            for found in self._predictions(features, prompts):
+                scores.append(semantic_scores(found, instance_threshold=self.config.instance_threshold))
+                if instances is not None:
+                    instances.add(found, first_prompt=int(prompts[0]))
+            yield prompts, torch.stack(scores)
 
-    def _instances(self, features: Sam3ImageFeatures) -> tuple[Candidates, Float[Tensor, " P"]]:
-        """Instances of all prompts, best first, and every prompt's presence score."""
-        config = self.config
-        best: Candidates | None = None
-        presence = []
+    def _collect(self, features: Sam3ImageFeatures, instances: "_Instances") -> None:
         for prompts in self._prompt_batches():
             [found] = self._predictions(features, prompts)
-            presence.append(found.presence)
-            fresh = candidates(found, config, first_prompt=int(prompts[0]))
-            best = fresh if best is None else best.joined(fresh)
-            best = best.at(best.scores.argsort(descending=True, stable=True)[: config.max_instances])
-        assert best is not None, "text features hold a prompt or more"
-        if config.nms_scope != "prompt":
-            owners = self.text.query_class[best.prompts]
-            best = suppressed(
-                best, owners if config.nms_scope == "class" else torch.zeros_like(owners), config
-            )
-        return best, torch.cat(presence)
+            instances.add(found, first_prompt=int(prompts[0]))
 
-    def _detections(self, plan: ViewPlan, features: Sam3ImageFeatures) -> Sam3Detections:
-        found, presence = self._instances(features)
+    def _detections(
+        self, image: UInt8[np.ndarray, "h w 3"], plan: ViewPlan, features: Sam3ImageFeatures
+    ) -> Sam3Detections:
+        found = _Instances(self.config, self.text)
+        self._collect(features, found)
+        return self._drawn(image, plan, *found.best())
+
+    def _drawn(
+        self,
+        image: UInt8[np.ndarray, "h w 3"],
+        plan: ViewPlan,
+        found: Candidates,
+        presence: Float[Tensor, " P"],
+    ) -> Sam3Detections:
+        """Instances with masks at the image's size."""
+        refine = self._refiner(image, plan)
         height, width = plan.image_hw
         boxes = found.boxes_xyxy * found.boxes_xyxy.new_tensor([width, height, width, height])
         instances = []
         for place, prompt in enumerate(found.prompts.tolist()):
             x1, y1, x2, y2 = boxes[place].tolist()
-            mask = full_mask(found.mask_logits[place], plan.image_hw, self.config)
+            mask = full_mask(found.mask_logits[place], plan.image_hw, self.config, refine)
             instances.append(
                 Sam3Instance(
                     prompt=prompt,
@@ -188,6 +245,35 @@ class Sam3Segmenter:
                 )
             )
         return Sam3Detections(presence=presence.cpu().numpy(), instances=tuple(instances))
+
+
+class _Instances:
+    """Instances of all prompts as they come, a few prompts at a time."""
+
+    def __init__(self, config: Sam3SegmenterConfig, text: Sam3TextFeatures) -> None:
+        self.config, self.text = config, text
+        self._best: Candidates | None = None
+        self._presence: list[Tensor] = []
+
+    def add(self, found: Sam3Prediction, *, first_prompt: int) -> None:
+        """Take note of what prompts from `first_prompt` on found."""
+        fresh = candidates(found, self.config, first_prompt=first_prompt)
+        joined = fresh if self._best is None else self._best.joined(fresh)
+        self._best = joined.at(
+            joined.scores.argsort(descending=True, stable=True)[: self.config.max_instances]
+        )
+        self._presence.append(found.presence)
+
+    def best(self) -> tuple[Candidates, Float[Tensor, " P"]]:
+        """Instances of all prompts, best first, and every prompt's presence score."""
+        best, config = self._best, self.config
+        assert best is not None, "text features hold a prompt or more"
+        if config.nms_scope != "prompt":
+            owners = self.text.query_class[best.prompts]
+            best = suppressed(
+                best, owners if config.nms_scope == "class" else torch.zeros_like(owners), config
+            )
+        return best, torch.cat(self._presence)
 
 
 def compute_sam3_text(

@@ -6,6 +6,7 @@ from typing import Literal
 from ovsops.backbones.checkpoint import Checkpoint
 from ovsops.backbones.sam3_calibration_config import CalibrationConfig, CalibrationPreset
 from ovsops.errors import ConfigError
+from ovsops.masks.refine import PamrConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,12 @@ class Sam3SegmenterConfig:
     """A mask goes also when a better one holds more than this share of it; None: no such test."""
     nms_scope: Literal["prompt", "class", "image"] = "class"
     """Whether masks suppress each other within a prompt, among the prompts of a class, or all in an image."""
+    refinement: PamrConfig | None = None
+    """PAMR: scores (or the masks of the instances that are kept) flow along pixels of like colour; None is off.
+
+    Scores of `semantic` are refined prompt by prompt, at the size at which they are put together; with `winning_margin`
+    (in scores) only those of prompts that come within it of the best somewhere.
+    """
     max_instances: int = 1000
     """Instances kept an image, the best ones; bounds the memory (0.3 MB each at full size)."""
 

@@ -4,6 +4,7 @@ Axes: P prompts, Q object queries, m m cells of a mask, c rows of scores, h w pi
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,9 @@ from ovsops.masks.nms import mask_nms
 from ovsops.masks.rle import Rle
 from ovsops.segmenters.labels import upsampled
 from ovsops.segmenters.sam3_config import Sam3SegmenterConfig
+
+RefinePlanes = Callable[[Tensor], Tensor]
+"""Planes [c h w] of any size to refined planes of the size of a picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,15 +117,26 @@ def mask_logit(config: Sam3SegmenterConfig) -> float:
 
 
 def full_mask(
-    logits: Float[Tensor, "m m"], image_hw: tuple[int, int], config: Sam3SegmenterConfig
+    logits: Float[Tensor, "m m"],
+    image_hw: tuple[int, int],
+    config: Sam3SegmenterConfig,
+    refine: RefinePlanes | None = None,
 ) -> Bool[Tensor, "h w"]:
-    """An instance's mask at the image's size: bilinear, then the threshold.
+    """An instance's mask at the image's size: bilinear, then the threshold. `refine` acts before the threshold.
 
     `upstream` resizes logits, `corrected` probabilities.
     """
-    if config.mode == "upstream":
-        return upsampled(logits[None], image_hw, align_corners=False)[0] > mask_logit(config)
-    return upsampled(logits[None].sigmoid(), image_hw, align_corners=False)[0] > config.mask_threshold
+    in_logits = config.mode == "upstream"
+    planes = logits[None] if in_logits else logits[None].sigmoid()
+    if refine is not None:
+        planes = refine(planes)
+    threshold = mask_logit(config) if in_logits else config.mask_threshold
+    return upsampled(planes, image_hw, align_corners=False)[0] > threshold
+
+
+def contending(scores: Float[Tensor, "V P m m"], *, margin: float) -> Bool[Tensor, " P"]:
+    """Prompts that come within `margin` of the best one in some cell of some view."""
+    return (scores >= scores.amax(dim=1, keepdim=True) - margin).flatten(2).any(dim=2).any(dim=0)
 
 
 class PixelVote:

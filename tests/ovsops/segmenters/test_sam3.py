@@ -15,15 +15,18 @@ from ovsops.backbones.sam3_calibration_config import CalibrationConfig
 from ovsops.backbones.untrained_sam3 import write_untrained_sam3
 from ovsops.errors import CheckpointError, ConfigError
 from ovsops.masks.class_map import ClassMap
+from ovsops.masks.refine import PamrConfig
 from ovsops.masks.rle import rle_area, rle_to_mask
 from ovsops.segmenters.sam3 import Sam3Segmenter, build_sam3, compute_sam3_text, phrases
 from ovsops.segmenters.sam3_config import Sam3SegmenterConfig
+from ovsops.segmenters.sam3_masks import contending
 from ovsops.segmenters.sam3_prompts import Sam3TextFeatures
 from ovsops.segmenters.segmenter import Segmenter
 from ovsops.text.prompts import class_prompts
 from ovsops.text.vocabulary import ClassSpec, Vocabulary
 from tests.tiny.sam3 import SMALLEST
 
+NEAR = PamrConfig(dilations=(1, 2), num_iterations=3)
 LOW = {"threshold": 0.0, "instance_threshold": 0.3}
 
 
@@ -98,8 +101,20 @@ def test_text_is_cached(
         {"mode": "upstream"},
         {"calibration": "depth_scaled"},
         {"views": "slide", "short_side": 112, "window": 64, "stride": 48},
+        {"refinement": NEAR},
+        {"refinement": NEAR, "labels": "instances"},
+        {"refinement": replace(NEAR, winning_margin=0.05), "mode": "upstream"},
     ],
-    ids=["semantic", "instances", "upstream", "calibrated", "slide"],
+    ids=[
+        "semantic",
+        "instances",
+        "upstream",
+        "calibrated",
+        "slide",
+        "refined",
+        "refined instances",
+        "refined winners",
+    ],
 )
 def test_an_image_does_not_depend_on_its_batch(make: Make, fields: dict[str, Any]) -> None:
     segmenter = make(**fields, views_per_batch=3)
@@ -111,6 +126,29 @@ def test_an_image_does_not_depend_on_its_batch(make: Make, fields: dict[str, Any
         assert_maps_equal(found, alone)
         assert 0 <= found.scores.min() <= found.scores.max() <= 1
     assert len({int(label) for m in together for label in np.unique(m.labels)}) > 1
+
+
+def test_refinement_changes_borders_and_a_wide_margin_nothing(make: Make) -> None:
+    plain, refined, winners, still = (
+        make(refinement=refinement).segment(IMAGES[:1])[0]
+        for refinement in (None, NEAR, replace(NEAR, winning_margin=1.0), replace(NEAR, num_iterations=0))
+    )
+    assert not np.allclose(plain.scores, refined.scores, atol=1e-3)
+    assert_maps_equal(winners, refined)
+    assert_maps_equal(still, plain)
+
+
+def test_masks_of_instances_are_refined_too(make: Make) -> None:
+    [plain] = make(instance_threshold=0.1).detect(IMAGES[:1])
+    [refined] = make(instance_threshold=0.1, refinement=NEAR).detect(IMAGES[:1])
+    assert [i.score for i in plain.instances] == [i.score for i in refined.instances]
+    assert [i.mask for i in plain.instances] != [i.mask for i in refined.instances]
+
+
+def test_prompts_that_win_nowhere_do_not_contend() -> None:
+    scores = torch.tensor([[[0.9, 0.1], [0.2, 0.5], [0.1, 0.3]]])[..., None].repeat(1, 1, 1, 2)
+    assert contending(scores, margin=0.0).tolist() == [True, True, False]
+    assert contending(scores, margin=0.25).tolist() == [True, True, True]
 
 
 @pytest.mark.parametrize("labels", ["semantic", "instances"])
