@@ -19,7 +19,12 @@ from jobs.label import check_devices, find_vocabulary, installed_versions
 from jobs.logs import escape_controls
 from jobs.plan import memory_per_actor, readable
 from jobs.recipe import LoadedRecipe
-from ovsops.annotators.build import annotator_checkpoints, check_annotator_licences, pin_annotator
+from ovsops.annotators.build import (
+    annotator_checkpoints,
+    check_annotator_licences,
+    check_annotator_models,
+    pin_annotator,
+)
 from ovsops.errors import OvsopsError, StorageError
 from pipelines.redact import redact
 from pipelines.shards import Shard, expand_inputs
@@ -85,6 +90,7 @@ def _recipe_checks(loaded: LoadedRecipe) -> Iterator[Check]:
 
     def checkpoints() -> str:
         check_annotator_licences(recipe.annotators)
+        check_annotator_models(recipe.annotators)
         identities = annotator_checkpoints(pin_annotator(recipe.annotators))
         return "; ".join(f"{role} {identity}" for role, identity in identities.items())
 

@@ -38,6 +38,7 @@ from ovsops.annotators.build import (
     annotator_checkpoints,
     box_checkpoints,
     check_annotator_licences,
+    check_annotator_models,
     check_calibrator,
     compute_annotator_text,
     load_annotator,
@@ -118,6 +119,7 @@ def resolve(loaded: LoadedRecipe) -> ResolvedLabel:
     recipe = loaded.recipe
     vocabulary = find_vocabulary(recipe.vocabulary, loaded.folder)
     check_annotator_licences(recipe.annotators)
+    check_annotator_models(recipe.annotators)
     annotators = pin_annotator(recipe.annotators)
     calibrator, annotators = with_calibrator(recipe.calibrator, annotators, vocabulary)
     second = recipe.agreement

@@ -187,10 +187,15 @@ def memory_per_actor(recipe: LabelRecipe) -> int:
 
 
 def num_parameters(path: Path) -> int:
-    """Numbers in a safetensors file, from its header."""
-    with path.open("rb") as file:
-        (size,) = struct.unpack("<Q", file.read(8))
-        header: dict[str, Any] = json.loads(file.read(size))
+    """Numbers in a safetensors file, from its header. Raises `CheckpointError` for a file that has none."""
+    try:
+        with path.open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            header: dict[str, Any] = json.loads(file.read(min(size, path.stat().st_size)))
+    except (struct.error, ValueError) as error:
+        raise CheckpointError(
+            f"checkpoint {path}: damaged, or no safetensors file ({error}); fetch it again"
+        ) from error
     total = 0
     for name, entry in header.items():
         if name != "__metadata__":

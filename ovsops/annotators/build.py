@@ -32,9 +32,10 @@ from ovsops.annotators.names import (
     group_names,
     rival_classes,
 )
-from ovsops.backbones.checkpoint import checkpoints_of, pin_checkpoints, resolve
+from ovsops.backbones.checkpoint import checkpoints_of, pin_checkpoints, read_config, resolve
 from ovsops.backbones.fgclip2 import FgClip2
-from ovsops.backbones.mm_grounding_dino import LlmDet
+from ovsops.backbones.fgclip2_model import fgclip2_config
+from ovsops.backbones.mm_grounding_dino import LlmDet, check_detector_model
 from ovsops.errors import ConfigError, VocabularyError
 from ovsops.regions.calibration import ScoreCalibrator
 from ovsops.regions.exclusive import ExclusiveConfig
@@ -42,6 +43,7 @@ from ovsops.segmenters.build import tensor_dtype
 from ovsops.segmenters.kinds import (
     AnySegmenterConfig,
     check_licences,
+    check_models,
     checkpoint_identities,
     compute_text,
     load_segmenter,
@@ -364,6 +366,18 @@ def check_annotator_licences(config: AnnotatorConfig) -> None:
     for segmenter in (config.segmenter, config.other):
         if segmenter is not None:
             check_licences(segmenter)
+
+
+def check_annotator_models(config: AnnotatorConfig) -> None:
+    """Raise `CheckpointError` where models do not fit the config or each other. Reads config.json, no weights."""
+    for segmenter in (config.segmenter, config.other):
+        if segmenter is not None:
+            check_models(segmenter)
+    if isinstance(config.detector, LlmDetConfig):
+        check_detector_model(resolve(config.detector.llmdet))
+    if config.expert is not None:
+        place = resolve(config.expert.fgclip2)
+        fgclip2_config(read_config(place), place=str(place.folder))
 
 
 def one_thread_on_a_cpu(device: str) -> None:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from transformers import MMGroundingDinoForObjectDetection
 
-from ovsops.backbones.checkpoint import ResolvedCheckpoint, load_pretrained
+from ovsops.backbones.checkpoint import ResolvedCheckpoint, load_pretrained, read_config
 from ovsops.backbones.detections import (
     Detections,
     best_pairs,
@@ -25,7 +25,7 @@ from ovsops.backbones.detections import (
 from ovsops.backbones.grounding_pixels import detector_size, padded_size, padded_views, resized_pixels
 from ovsops.backbones.grounding_prompts import GroundingPrompt, caption_prompt, name_prompts, padded_ids
 from ovsops.backbones.wordpiece import WordPieces
-from ovsops.errors import ConfigError
+from ovsops.errors import CheckpointError, ConfigError
 from ovsops.text.label_names import LabelNames
 
 Item = TypeVar("Item")
@@ -235,6 +235,16 @@ class LlmDet:
             (image.shape[0], image.shape[1]),
             short_side=self.config.short_side,
             max_long_side=self.config.max_long_side,
+        )
+
+
+def check_detector_model(checkpoint: ResolvedCheckpoint) -> None:
+    """Raise `CheckpointError` for a checkpoint of another model. Reads config.json alone."""
+    found = read_config(checkpoint).get("model_type")
+    wanted = MMGroundingDinoForObjectDetection.config_class.model_type
+    if found != wanted:
+        raise CheckpointError(
+            f"checkpoint {checkpoint.folder}: model_type {found!r}; LLMDet is of {wanted!r}"
         )
 
 

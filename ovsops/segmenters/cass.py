@@ -25,6 +25,7 @@ from ovsops.segmenters.build import tensor_dtype
 from ovsops.segmenters.cass_config import CassConfig
 from ovsops.segmenters.cass_features import CassFeatures, dense_patches, image_logits
 from ovsops.segmenters.cass_views import vfm_pixels
+from ovsops.segmenters.fitting import check_depth, check_paired_heads
 from ovsops.segmenters.prompt_tree import ward_clusters
 from ovsops.segmenters.queries import QueryTextFeatures, compute_query_features
 from ovsops.segmenters.query_segmenter import QuerySegmenter, see_by_size
@@ -176,17 +177,9 @@ def build_cass(
 def _check_towers(
     clip: VisionTower, vfm: VfmKeys, prior: VisionTower | None, text: QueryTextFeatures
 ) -> None:
-    width = clip.width // clip.num_heads
-    if (clip.num_heads, width) != (vfm.num_heads, vfm.head_width):
-        raise CheckpointError(
-            f"cass: `clip` has {clip.num_heads} heads of {width} channels, `vfm` has {vfm.num_heads} of "
-            f"{vfm.head_width}, and heads are paired one to one; choose towers of one shape, such as ViT-B (12 heads "
-            "of 64) of CLIP B/16 or SigLIP 2 base with DINO B/8 or DINOv2 base"
-        )
-    if clip.num_layers < 2:
-        raise CheckpointError(
-            f"cass: `clip` has {clip.num_layers} block; what enters its last block is needed"
-        )
+    heads = (clip.num_heads, clip.width // clip.num_heads)
+    check_paired_heads(clip=heads, vfm=(vfm.num_heads, vfm.head_width))
+    check_depth(clip.num_layers)
     if text.queries.shape[1] != clip.text_width:
         raise CheckpointError(
             f"cass: queries have {text.queries.shape[1]} channels, `clip` has {clip.text_width} in text space: "

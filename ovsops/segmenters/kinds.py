@@ -15,6 +15,13 @@ from ovsops.segmenters.cass_config import CassConfig
 from ovsops.segmenters.clip_config import DenseClipConfig
 from ovsops.segmenters.config import SegmenterConfig
 from ovsops.segmenters.dense_clip import build_clip, compute_clip_text
+from ovsops.segmenters.fitting import (
+    check_cass_models,
+    check_fused_models,
+    check_query_models,
+    check_sam3_models,
+    check_scclip_models,
+)
 from ovsops.segmenters.queries import QueryTextFeatures
 from ovsops.segmenters.sam3 import build_sam3, compute_sam3_text
 from ovsops.segmenters.sam3_config import Sam3SegmenterConfig
@@ -95,6 +102,21 @@ def check_licences(config: AnySegmenterConfig) -> None:
     """Raise `CheckpointError` where a checkpoint's licence must be accepted first and is not."""
     if isinstance(config, Sam3SegmenterConfig):
         check_sam_licence(config.sam3, accepted=config.accept_sam_licence)
+
+
+def check_models(config: AnySegmenterConfig) -> None:
+    """Raise `CheckpointError` where models do not fit the config or each other. Reads their config.json, no weights."""
+    match config:
+        case SegmenterConfig():
+            check_fused_models(config)
+        case DenseClipConfig():
+            check_query_models(config)
+        case CassConfig():
+            check_cass_models(config)
+        case ScClipConfig():
+            check_scclip_models(config)
+        case Sam3SegmenterConfig():
+            check_sam3_models(config)
 
 
 def planes_in_memory(config: AnySegmenterConfig) -> int:

@@ -19,7 +19,6 @@ from torch import Tensor
 from ovsops.backbones.checkpoint import resolve
 from ovsops.backbones.clip import ClipHidden
 from ovsops.backbones.vlm import VisionTower, load_vision_tower
-from ovsops.errors import ConfigError
 from ovsops.mapper.alignment import unit
 from ovsops.patches.aggregation import ZeroRows, aggregate
 from ovsops.patches.mixed_attention import mixed_attention
@@ -38,7 +37,7 @@ class ScClipSegmenter(DenseSegmenter):
     def __init__(
         self, config: ScClipConfig, text: QueryTextFeatures, tower: VisionTower, *, device: str
     ) -> None:
-        check_tower(config, tower)
+        config.check_tower(num_layers=tower.num_layers, num_prefix=tower.num_prefix)
 
         def encode(pixels: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B H W E"]:
             hidden = tower.encode(pixels, position=config.position, num_blocks=tower.num_layers - 1)
@@ -129,17 +128,6 @@ def _aggregated(
 ) -> Float[Tensor, "B P D"]:
     zero_rows: ZeroRows = "zero" if config.mode == "upstream" else "keep"
     return aggregate(tokens, reference, beta=config.beta, zero_rows=zero_rows)
-
-
-def check_tower(config: ScClipConfig, tower: VisionTower) -> None:
-    """Refuse blocks that the tower does not have, and a residual of a token that it does not have."""
-    config.blocks_of(num_layers=tower.num_layers)
-    uses_cls = config.residual_source == "cls" and config.residual_of(num_layers=tower.num_layers) > 0
-    if uses_cls and tower.num_prefix == 0:
-        raise ConfigError(
-            "segmenter.residual_source is cls, and the tower has no CLS token; "
-            "set cls_residual: 0, or residual_source: mean"
-        )
 
 
 def compute_scclip_text(

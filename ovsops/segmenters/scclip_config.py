@@ -115,6 +115,16 @@ class ScClipConfig(QuerySegmenterConfig):
             )
         return blocks
 
+    def check_tower(self, *, num_layers: int, num_prefix: int) -> None:
+        """Refuse blocks that a tower does not have, and a residual of a token that it does not have."""
+        self.blocks_of(num_layers=num_layers)
+        uses_cls = self.residual_source == "cls" and self.residual_of(num_layers=num_layers) > 0
+        if uses_cls and num_prefix == 0:
+            raise ConfigError(
+                "segmenter.residual_source is cls, and the tower has no CLS token; "
+                "set cls_residual: 0, or residual_source: mean"
+            )
+
 
 _PUBLISHED_BLOCKS: Mapping[int, CalibrationBlocks] = MappingProxyType(
     {12: CalibrationBlocks(9, 4, 4, 10), 24: CalibrationBlocks(17, 7, 9, 19)}

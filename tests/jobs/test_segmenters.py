@@ -93,6 +93,44 @@ def test_gated_weights_need_their_licence(
     assert "accept_sam_licence" in out + err
 
 
+@pytest.mark.parametrize("verb", [("plan",), ("run", "--engine", "inline"), ("doctor",)])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vfm": "three_heads"}, "`clip` has 2 heads of 16 channels, `vfm` has 3 of 16"),
+        ({"kind": "scclip", "last_level": 9}, "segmenter.last_level is 9; the tower has 2 blocks"),
+        ({"kind": "clip", "clip": "three_heads"}, "model_type is 'vit', and picture and text towers"),
+        ({"window": 8, "stride": 8}, "its patches are 16 px wide, and segmenter.window is 8 px"),
+    ],
+    ids=["heads", "blocks", "no CLIP", "patches"],
+)
+def test_models_that_do_not_fit_are_found_at_the_door(
+    write_recipe: Write,
+    ovsops: Call,
+    tmp_path: Path,
+    settings: dict[str, Path],
+    verb: tuple[str, ...],
+    changes: dict[str, Any],
+    message: str,
+) -> None:
+    """Before weights are hashed or read: they are no weights here."""
+    folders = {name: tmp_path / name for name in ("clip", "vit", "three_heads")}
+    write_clip(folders["clip"])
+    write_vit(folders["vit"], width=32, heads=2)
+    write_vit(folders["three_heads"])
+    for folder in folders.values():
+        (folder / "model.safetensors").write_bytes(b"nothing")
+    segmenter = {"kind": "cass", "clip": "clip", "vfm": "vit", **changes}
+    if segmenter["kind"] != "cass":
+        del segmenter["vfm"]
+    placed = {k: {"source": str(folders[v])} if k in ("clip", "vfm") else v for k, v in segmenter.items()}
+    recipe = write_recipe(segmenter=placed)
+    name, *options = verb
+    code, out, err = ovsops(name, recipe, *options)
+    assert code == 4, out + err
+    assert message in " ".join((out + err).split())
+
+
 def test_calibration_brings_plain_clip_at_least_ten_points() -> None:
     """On held-out scenes of the drawn world; `python -m benchmarks.segmenters` gives intervals, on more scenes."""
     bank = bank_of(draw_scene(seed) for seed in seeds_of("test")[:100])
