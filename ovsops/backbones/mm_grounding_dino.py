@@ -30,6 +30,9 @@ from ovsops.text.label_names import LabelNames
 
 Item = TypeVar("Item")
 
+MODEL_TYPE = "mm-grounding-dino"
+"""What the config.json of LLMDet says."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorConfig:
@@ -241,10 +244,9 @@ class LlmDet:
 def check_detector_model(checkpoint: ResolvedCheckpoint) -> None:
     """Raise `CheckpointError` for a checkpoint of another model. Reads config.json alone."""
     found = read_config(checkpoint).get("model_type")
-    wanted = MMGroundingDinoForObjectDetection.config_class.model_type
-    if found != wanted:
+    if found != MODEL_TYPE:
         raise CheckpointError(
-            f"checkpoint {checkpoint.folder}: model_type {found!r}; LLMDet is of {wanted!r}"
+            f"checkpoint {checkpoint.folder}: model_type {found!r}; LLMDet is of {MODEL_TYPE!r}"
         )
 
 
