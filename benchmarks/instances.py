@@ -16,6 +16,7 @@ import torch
 from ovsops.backbones.detections import Detections
 from ovsops.masks.class_map import ClassMap
 from ovsops.regions.box_masks import ClassMapMaskConfig, masks_from_boxes, masks_from_class_map
+from ovsops.regions.box_owners import Overlap
 from ovsops.regions.instances import build_instances
 from ovsops.regions.proposals import proposals_from_class_map, proposals_from_scores
 
@@ -70,7 +71,7 @@ def main() -> None:
     whole.boxes_xyxy[:] = torch.tensor([0.0, 0.0, args.side, args.side])
     cases["full "] = whole
     for case, detections in cases.items():
-        for overlap in get_args(ClassMapMaskConfig.__annotations__["overlap"]):
+        for overlap in (*get_args(Overlap), "share"):
             if case and overlap == "share":
                 continue
             config = ClassMapMaskConfig(overlap=overlap, no_mask="component")

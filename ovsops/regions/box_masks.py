@@ -19,6 +19,7 @@ from ovsops.masks.components import Connectivity, connected_components
 from ovsops.masks.regions import RegionClass
 from ovsops.masks.rle import Rle, crops_to_rles, label_map_to_rles, runs_to_rles
 from ovsops.masks.runs import joined_runs
+from ovsops.regions.box_owners import Overlap, box_slices, doubles, pixel_owners
 from ovsops.regions.reasons import BOX_MASK, DOUBLE, NO_AREA, NO_MASK
 
 
@@ -65,12 +66,15 @@ class BoxPrompter(Protocol):
 class ClassMapMaskConfig:
     """How a box and a class map make a mask: the pixels of the box whose class is the box's."""
 
-    overlap: Literal["score", "smallest", "nearest", "share"] = "score"
-    """Who gets a pixel that several boxes of its class cover: the box of best score; the smallest; the one whose centre
-    is nearest, in halves of the box's sides; or, with `share`, all of them, so that masks of a class overlap."""
+    overlap: Overlap | Literal["share"] = "nearest"
+    """Who gets a pixel that several boxes of its class cover: the one whose centre is nearest, in halves of the box's
+    sides; the box of best score; the smallest; or, with `share`, all of them, so that masks of a class overlap."""
+    double_iou: float | None = 0.7
+    """Of boxes of one class with a larger IoU only the one of best score takes part: doubles would share out one thing
+    between them. None: all do. Not for `share`."""
     min_kept_share: float = 0.2
-    """A box that keeps less than this share of the pixels of its class in it, because others have them, is left out as
-    `R_DOUBLE` instead of leaving a rim. Not for `share`."""
+    """A box that gets less than this share of the pixels of its class in it, against those before it (by score, or from
+    the smallest), is left out as `R_DOUBLE` instead of leaving a rim. Not for `share`."""
     no_mask: Literal["drop", "component", "box"] = "drop"
     """What becomes of a box without a pixel of its class: left out; masked by the connected part of another thing that
     has most pixels in the box (left out where there is none); or masked by the box itself."""
@@ -81,9 +85,10 @@ class ClassMapMaskConfig:
     """4 or 8: what a connected part is."""
 
     def __post_init__(self) -> None:
-        for name in ("min_kept_share", "box_margin"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"box masks: {name} {getattr(self, name)} is a share: expected 0 to 1")
+        for name in ("double_iou", "min_kept_share", "box_margin"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ConfigError(f"box masks: {name} {value} is a share: expected 0 to 1")
 
 
 def masks_from_class_map(
@@ -108,10 +113,23 @@ def masks_from_class_map(
         )
     boxes = pixel_boxes(detections.boxes_xyxy, size_hw, margin=config.box_margin)
     map_labels = detections.labels.cpu().numpy().astype(np.int64) + 1
+    is_double = np.zeros(len(boxes), np.bool_)
     if config.overlap == "share":
         rles, scores = _shared_masks(boxes, map_labels, class_map)
+        shows = ~np.isnan(scores)
     else:
-        owners = _owners(boxes, map_labels, detections, class_map.labels, config)
+        order = canonical_order(detections)
+        if config.double_iou is not None:
+            is_double = doubles(boxes, map_labels, order, config.double_iou)
+            order = order[~is_double[order]]
+        owners, shows = pixel_owners(
+            boxes,
+            map_labels,
+            order,
+            class_map.labels,
+            overlap=config.overlap,
+            min_kept_share=config.min_kept_share,
+        )
         rles = list(label_map_to_rles(owners, len(boxes)))
         scores = _mean_scores(owners, class_map, len(boxes))
 
@@ -119,11 +137,10 @@ def masks_from_class_map(
     found: list[Rle | None] = list(rles)
     reasons: list[tuple[str, ...]] = [() for _ in found]
     for i in np.flatnonzero(np.isnan(scores)).tolist():
-        x0, y0, x1, y1 = boxes[i].tolist()
         found[i], reasons[i] = None, (NO_MASK,)
-        if x1 <= x0 or y1 <= y0:
+        if boxes[i, 2] <= boxes[i, 0]:
             reasons[i] = (NO_AREA,)
-        elif (class_map.labels[y0:y1, x0:x1] == map_labels[i]).any():
+        elif shows[i] or is_double[i]:
             reasons[i] = (DOUBLE,)
         elif config.no_mask == "box":
             found[i], reasons[i] = box_to_rle(boxes[i], size_hw), (BOX_MASK, NO_MASK)
@@ -192,66 +209,6 @@ def canonical_order(detections: Detections) -> Int64[np.ndarray, " N"]:
     return np.lexsort((boxes[:, 3], boxes[:, 2], boxes[:, 0], boxes[:, 1], labels, -scores))
 
 
-def _owners(
-    boxes: Int64[np.ndarray, "N 4"],
-    map_labels: Int64[np.ndarray, " N"],
-    detections: Detections,
-    labels: np.ndarray,
-    config: ClassMapMaskConfig,
-) -> UInt32[np.ndarray, "h w"]:
-    """Which box each pixel goes to, from 1; 0 none. One plane for all classes: a pixel shows one class."""
-    order = canonical_order(detections)
-    if config.overlap == "nearest":
-        return _nearest_owners(boxes, map_labels, order, labels, config)
-    if config.overlap == "smallest":
-        areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-        order = order[np.argsort(areas[order], kind="stable")]
-    owners = np.zeros(labels.shape, np.uint32)
-    for i in order.tolist():
-        at = _slices(boxes[i])
-        mine = labels[at] == map_labels[i]
-        free = mine & (owners[at] == 0)
-        if np.count_nonzero(free) >= config.min_kept_share * np.count_nonzero(mine):
-            owners[at][free] = i + 1
-    return owners
-
-
-def _nearest_owners(
-    boxes: Int64[np.ndarray, "N 4"],
-    map_labels: Int64[np.ndarray, " N"],
-    order: Int64[np.ndarray, " N"],
-    labels: np.ndarray,
-    config: ClassMapMaskConfig,
-) -> UInt32[np.ndarray, "h w"]:
-    """Of boxes as near the first of `order` has the pixel. What a box loses that is left out stays with nobody."""
-    owners = np.zeros(labels.shape, np.uint32)
-    nearest = np.full(labels.shape, np.inf, np.float32)
-    num_mine = np.zeros(len(boxes) + 1, np.int64)
-    for i in order.tolist():
-        at = _slices(boxes[i])
-        mine, distance = labels[at] == map_labels[i], _distance(boxes[i])
-        num_mine[i + 1] = np.count_nonzero(mine)
-        wins = mine & (distance < nearest[at])
-        owners[at][wins] = i + 1
-        nearest[at][wins] = distance[wins]
-    num_kept = np.bincount(owners.ravel(), minlength=len(num_mine))
-    left_out = num_kept < config.min_kept_share * num_mine
-    return owners if not left_out[1:].any() else np.where(left_out[owners], 0, owners).astype(np.uint32)
-
-
-def _distance(box_xyxy: Int64[np.ndarray, "4"]) -> np.ndarray:
-    """Squared distance of a box's pixels from its centre, in halves of its sides."""
-    x0, y0, x1, y1 = box_xyxy.tolist()
-    columns = ((np.arange(x1 - x0, dtype=np.float32) + 0.5) * 2 / max(x1 - x0, 1) - 1) ** 2
-    rows = ((np.arange(y1 - y0, dtype=np.float32) + 0.5) * 2 / max(y1 - y0, 1) - 1) ** 2
-    return rows[:, None] + columns[None]
-
-
-def _slices(box_xyxy: Int64[np.ndarray, "4"]) -> tuple[slice, slice]:
-    x0, y0, x1, y1 = box_xyxy.tolist()
-    return slice(y0, y1), slice(x0, x1)
-
-
 def _mean_scores(
     owners: UInt32[np.ndarray, "h w"], class_map: ClassMap, num_boxes: int
 ) -> Float64[np.ndarray, " N"]:
@@ -268,7 +225,7 @@ def _shared_masks(
 ) -> tuple[list[Rle], Float64[np.ndarray, " N"]]:
     rles, scores = [], np.full(len(boxes), np.nan)
     for i, box in enumerate(boxes):
-        at = _slices(box)
+        at = box_slices(box)
         mask = class_map.labels[at] == map_labels[i]
         rles += crops_to_rles([mask], [(int(box[1]), int(box[0]))], class_map.labels.shape)
         if mask.any():
@@ -286,7 +243,7 @@ def _thing_parts(
 
 def _largest_part(parts: UInt32[np.ndarray, "h w"], box_xyxy: Int64[np.ndarray, "4"]) -> Rle | None:
     """What the box shows of the part that has most pixels in it; of equal ones that of the first number."""
-    crop = parts[_slices(box_xyxy)]
+    crop = parts[box_slices(box_xyxy)]
     numbers, counts = np.unique(crop[crop > 0], return_counts=True)
     if len(numbers) == 0:
         return None

@@ -23,7 +23,7 @@ from ovsops.regions.box_masks import (
 )
 from tests.ovsops.regions.pictures import CLASSES, boxed, drawn, shown
 
-EVERY_RIM = {"min_kept_share": 0.0}
+BY_SCORE: dict[str, Any] = {"overlap": "score", "double_iou": None}
 
 
 def made(class_map: ClassMap, detections: Detections, **fields: Any) -> BoxMasks:
@@ -66,20 +66,28 @@ def test_who_gets_the_pixels_of_two_boxes(overlap: str, left: str, right: str) -
 def test_the_smaller_box_keeps_its_pixels_inside_a_better_one() -> None:
     inside = boxed(((0, 0, 6, 1), 0.9, 0), ((2, 0, 4, 1), 0.5, 0))
     assert [shown(r) for r in made(CROWD, inside, overlap="smallest").rles] == ["##..##", "..##.."]
-    by_score = made(CROWD, inside)
+    by_score = made(CROWD, inside, overlap="score")
     assert [shown(r) for r in by_score.rles] == ["######", None]
     assert by_score.reasons[1] == ("R_DOUBLE",)
 
 
 def test_a_rim_is_no_instance() -> None:
     wide = boxed(((0, 0, 5, 1), 0.9, 0), ((0, 0, 6, 1), 0.5, 0))
-    assert shown(made(CROWD, wide, **EVERY_RIM).rles[1]) == ".....#"
-    found = made(CROWD, wide, min_kept_share=0.2)
+    assert shown(made(CROWD, wide, min_kept_share=0.0, **BY_SCORE).rles[1]) == ".....#"
+    found = made(CROWD, wide, min_kept_share=0.2, **BY_SCORE)
     assert (found.rles[1], found.reasons[1]) == (None, ("R_DOUBLE",))
-    nearest = made(CROWD, wide, overlap="nearest", min_kept_share=0.4)
+    nearest = made(CROWD, wide, double_iou=None, min_kept_share=0.4)
     assert [shown(r) for r in nearest.rles] == ["###...", "...###"]
-    strict = made(CROWD, wide, overlap="nearest", min_kept_share=0.55)  # 3 of 5 pixels and 3 of 6
-    assert [shown(r) for r in strict.rles] == ["###...", None]
+    strict = made(CROWD, wide, double_iou=None, min_kept_share=0.55)  # the second would get 3 of 6
+    assert [shown(r) for r in strict.rles] == ["#####.", None]
+
+
+def test_doubles_do_not_share_out_one_thing() -> None:
+    twice = boxed(((0, 0, 5, 1), 0.5, 0), ((0, 0, 6, 1), 0.9, 0), ((0, 0, 6, 1), 0.4, 2))
+    found = made(CROWD, twice, double_iou=0.8)  # IoU 5 / 6; the third has another class
+    assert [shown(r) for r in found.rles] == [None, "######", None]
+    assert found.reasons == (("R_DOUBLE",), (), ("R_NO_MASK",))
+    assert [shown(r) for r in made(CROWD, twice, double_iou=0.9).rles[:2]] == ["###...", "...###"]
 
 
 STRANGERS = drawn("333.. 333.1 222..")
@@ -154,6 +162,7 @@ RULES = st.builds(
     ClassMapMaskConfig,
     overlap=st.sampled_from(["score", "smallest", "nearest", "share"]),
     no_mask=st.sampled_from(["drop", "component", "box"]),
+    double_iou=st.sampled_from([None, 0.0, 0.5]),
     min_kept_share=st.sampled_from([0.0, 0.2, 1.0]),
     box_margin=st.sampled_from([0.0, 0.25]),
 )
