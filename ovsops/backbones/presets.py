@@ -15,7 +15,14 @@ import torch
 from ovsops.errors import ConfigError
 
 Family = Literal[
-    "siglip", "siglip2-naflex", "dinov2-registers", "clip", "sam3", "fgclip2", "mm-grounding-dino"
+    "siglip",
+    "siglip2-naflex",
+    "dinov2-registers",
+    "clip",
+    "sam3",
+    "fgclip2",
+    "mm-grounding-dino",
+    "florence2",
 ]
 
 
@@ -56,6 +63,7 @@ def empty_model(chosen: Preset) -> torch.nn.Module:
             transformers.MMGroundingDinoConfig,
             transformers.MMGroundingDinoForObjectDetection,
         ),
+        "florence2": (transformers.Florence2Config, transformers.Florence2ForConditionalGeneration),
     }[chosen.family]
     with torch.device("meta"):
         model: torch.nn.Module = model_class(config_class(**chosen.config))
@@ -78,6 +86,16 @@ def _transformer(width: int, layers: int, heads: int, *, mlp: int | None = None)
         "intermediate_size": mlp or 4 * width,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
+    }
+
+
+def _bart(width: int, layers: int, heads: int) -> dict[str, int]:
+    return {
+        "d_model": width,
+        "encoder_layers": layers,
+        "decoder_layers": layers,
+        "encoder_attention_heads": heads,
+        "decoder_attention_heads": heads,
     }
 
 
@@ -124,6 +142,16 @@ _LLMDET_SWINS: dict[str, dict[str, Any]] = {
         "num_heads": (6, 12, 24, 48),
         "out_features": ["stage1", "stage2", "stage3", "stage4"],
     },
+}
+_FLORENCE2_SIZES: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
+    "base": (
+        {"embed_dim": (128, 256, 512, 1024), "num_heads": (4, 8, 16, 32), "num_groups": (4, 8, 16, 32)},
+        _bart(768, 6, 12),
+    ),
+    "large": (
+        {"embed_dim": (256, 512, 1024, 2048), "num_heads": (8, 16, 32, 64), "num_groups": (8, 16, 32, 64)},
+        _bart(1024, 12, 16),
+    ),
 }
 
 
@@ -221,6 +249,30 @@ def _llmdet_preset(size: str) -> Preset:
     )
 
 
+def _florence2_preset(size: str) -> Preset:
+    """The repositories whose files fit transformers' own class; those of the authors (microsoft/) need their code.
+
+    BART's 50,265 tokens, 1,024 for tasks and places, one for the image, padded to a multiple of 64.
+    """
+    vision, text = _FLORENCE2_SIZES[size]
+    return Preset(
+        family="florence2",
+        repo=f"florence-community/Florence-2-{size}",
+        licence="MIT",
+        config={
+            "vision_config": {**vision, "projection_dim": text["d_model"]},
+            "text_config": {
+                "model_type": "bart",
+                **text,
+                "encoder_ffn_dim": 4 * text["d_model"],
+                "decoder_ffn_dim": 4 * text["d_model"],
+                "vocab_size": 51_328,
+                "max_position_embeddings": 1024,
+            },
+        },
+    )
+
+
 _SAM3 = Preset(family="sam3", repo="facebook/sam3", licence="SAM licence", config={}, gated=True)
 """Its configuration is what transformers takes by default."""
 
@@ -231,4 +283,5 @@ PRESETS: dict[str, Preset] = {
     "sam3": _SAM3,
     **{f"fg-clip2-{size}": _fgclip2_preset(size) for size in ("base", "large", "so400m")},
     **{f"llmdet_{size}": _llmdet_preset(size) for size in _LLMDET_SWINS},
+    **{f"Florence-2-{size}": _florence2_preset(size) for size in _FLORENCE2_SIZES},
 }

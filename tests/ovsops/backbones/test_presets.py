@@ -34,6 +34,11 @@ from ovsops.errors import ConfigError
         ("llmdet_tiny", 12 * 17 + 21 + 792),  # blocks of Swin; its edges, merges and norms; all behind it
         ("llmdet_base", 24 * 17 + 21 + 792),
         ("llmdet_large", 24 * 17 + 23 + 796),  # one more map: a norm in Swin, a projection behind it
+        (
+            "Florence-2-base",
+            16 + 12 * 32 + 5 + 6 * (16 + 26) + 7,
+        ),  # stages, blocks, projector, layers of BART, its edges
+        ("Florence-2-large", 16 + 12 * 32 + 5 + 12 * (16 + 26) + 7),
     ],
 )
 def test_every_published_key_is_there_and_no_other(name: str, keys: int) -> None:
@@ -48,6 +53,8 @@ def test_every_published_key_is_there_and_no_other(name: str, keys: int) -> None
         ("clip-vit-base-patch16", 149.6),
         ("clip-vit-large-patch14", 427.6),
         ("siglip2-base-patch16-512", 375.8),
+        ("Florence-2-base", 231.4),  # 0.23 and 0.77 billion in arXiv:2311.06242
+        ("Florence-2-large", 770.2),
     ],
 )
 def test_parameter_counts(name: str, millions: float) -> None:
