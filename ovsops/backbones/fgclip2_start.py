@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import Siglip2Model
 
+from ovsops.backbones.checkpoint import ResolvedCheckpoint, load_pretrained
 from ovsops.backbones.fgclip2_model import KEEP_LEN, LONGTEXT_LEN, FgClip2Config, FgClip2Model
 from ovsops.errors import ShapeError
 
@@ -52,12 +53,14 @@ def fgclip2_from_siglip2(
             f"{len(positions)} stretched positions, long text of {longtext_len} tokens: they must agree; "
             f"with {keep_len} kept, give longtext_len={len(positions)}"
         )
-    model = FgClip2Model(
-        FgClip2Config(
-            text_config=config.text_config.to_dict() | {"keep_len": keep_len, "longtext_len": longtext_len},
-            vision_config=config.vision_config.to_dict(),
+    with torch.random.fork_rng():  # every weight is set below
+        model = FgClip2Model(
+            FgClip2Config(
+                text_config=config.text_config.to_dict()
+                | {"keep_len": keep_len, "longtext_len": longtext_len},
+                vision_config=config.vision_config.to_dict(),
+            )
         )
-    )
     state = siglip2.state_dict()
     heads = {"longtext_head": "text_model.head", "boxtext_head": "text_model.head"}
     heads["dense_feature_head"] = "vision_model.head"
@@ -69,3 +72,9 @@ def fgclip2_from_siglip2(
         state[f"text_model.embeddings.position_embedding_{part}.weight"] = positions
     model.load_state_dict(state)
     return model
+
+
+def fgclip2_from_naflex(checkpoint: ResolvedCheckpoint) -> FgClip2Model:
+    """`fgclip2_from_siglip2` of a SigLIP 2 (NaFlex) on disk: float32, ready to train."""
+    siglip2 = load_pretrained(Siglip2Model, checkpoint, device="cpu", dtype=torch.float32)
+    return fgclip2_from_siglip2(siglip2).requires_grad_(True).train()

@@ -9,6 +9,10 @@ from ovsops.backbones.miniature import IMAGE_SIZE, PATCH_SIZE, miniature_dino
 from ovsops.losses.gather import Gather
 from ovsops.training.clip import ClipProgram, ClipProgramConfig
 from ovsops.training.dinov2 import Dinov2Program, Dinov2ProgramConfig
+from ovsops.training.fgclip2_module import load_fgclip2_to_train
+from ovsops.training.fgclip2_scenes import SceneRegions
+from ovsops.training.fgclip2_stage1 import FgClip2Stage1Config, FgClip2Stage1Program, stage1_start
+from ovsops.training.fgclip2_stage2 import FgClip2Stage2Config, FgClip2Stage2Program
 from ovsops.training.loop import Program
 from ovsops.training.mapper_config import MapperProgramConfig
 from ovsops.training.mapper_setup import MapperTowers, build_mapper_program, prepare_mapper
@@ -157,6 +161,53 @@ class MapperStagesRecipe(MapperStagesConfig):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class FgClip2Stage1Recipe(FgClip2Stage1Config):
+    """FG-CLIP 2 on whole images with short and long captions."""
+
+    kind: Literal["fgclip2_stage1"] = "fgclip2_stage1"
+    start: Checkpoint | None = None
+    """A SigLIP 2: the miniature one, or a NaFlex one; random weights where it is not given."""
+
+    def build(
+        self, bank: SceneBank, work_folder: Path, *, gather: Gather, world_size: int, device: str
+    ) -> Program:
+        """The program with its first weights."""
+        model, tokenizer_folder = stage1_start(
+            None if self.start is None else resolve(self.start), work_folder, seed=self.seed
+        )
+        source = SceneRegions(
+            bank, batch_size=self.batch_size, seed=self.seed, rank=gather.rank, world_size=world_size
+        )
+        return FgClip2Stage1Program(source, self, model, tokenizer_folder, gather=gather, device=device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FgClip2Stage2Recipe(FgClip2Stage2Config):
+    """FG-CLIP 2 on regions with hard negatives, beside whole images."""
+
+    kind: Literal["fgclip2_stage2"] = "fgclip2_stage2"
+    start: Checkpoint
+    """What stage 1 exported, or another FG-CLIP 2."""
+
+    def build(
+        self, bank: SceneBank, work_folder: Path, *, gather: Gather, world_size: int, device: str
+    ) -> Program:
+        """The program with its first weights."""
+        start = resolve(self.start)
+        source = SceneRegions(
+            bank,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            config=self.regions,
+            rank=gather.rank,
+            world_size=world_size,
+        )
+        return FgClip2Stage2Program(
+            source, self, load_fgclip2_to_train(start), start.folder, gather=gather, device=device
+        )
+
+
 ProgramRecipe = (
     Siglip2Recipe
     | Dinov2Recipe
@@ -164,6 +215,8 @@ ProgramRecipe = (
     | ClipRecipe
     | DinoRecipe
     | Sam3Recipe
+    | FgClip2Stage1Recipe
+    | FgClip2Stage2Recipe
     | MapperRecipe
     | MapperStagesRecipe
 )
