@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ovsops.annotators.annotation import Annotation, FoundBox, ImagePresence
 from ovsops.annotators.calibrated import BoxCalibrator
-from ovsops.annotators.expert import JudgedBoxes, RegionExpert, unjudged, without_losers
+from ovsops.annotators.expert import RegionExpert
+from ovsops.annotators.judging import JudgedBoxes, unjudged, without_losers
 from ovsops.annotators.names import ClassPrompt
 from ovsops.backbones.detections import Detections
 from ovsops.masks.class_map import ClassMap

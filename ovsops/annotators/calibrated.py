@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from ovsops.annotators.expert import JudgedBoxes
+from ovsops.annotators.judging import JudgedBoxes
 from ovsops.regions.calibration import ScoreCalibrator
 from ovsops.text.vocabulary import Vocabulary
 
