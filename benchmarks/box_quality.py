@@ -1,0 +1,425 @@
+"""What the miniature LLMDet and FG-CLIP 2 reach together on held-out scenes, with numbers fitted on validation scenes.
+
+Names of plain nouns, names of a colour and a noun, presence, chances of scores, masks from the fused segmenter. All of
+it is about the drawn world and says nothing about photographs.
+
+python -m benchmarks.box_quality [--scenes 300] [--fit-scenes 200] [--only nouns,colours,presence,chances,masks]
+    [--language en] [--plot reliability.png] [--write FOLDER] [--json FILE]
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from benchmarks.miniature_quality import Row, markdown
+from jobs.named_settings import named_segmenter
+from ovsops.annotators.build import (
+    AnnotatorConfig,
+    compute_annotator_text,
+    expert_classes,
+    load_annotator,
+    score_fingerprint,
+)
+from ovsops.annotators.calibrated import class_groups
+from ovsops.annotators.config import ExpertConfig, LlmDetConfig
+from ovsops.annotators.fitting import (
+    FitConfig,
+    FittedExpert,
+    Observed,
+    default_presence,
+    fit_chances,
+    fit_expert,
+    judged_outcomes,
+    observe,
+)
+from ovsops.annotators.judging import JudgedBoxes, judge_boxes, unjudged
+from ovsops.annotators.regions import InstancesConfig, cut_regions
+from ovsops.backbones.checkpoint import Checkpoint
+from ovsops.backbones.detections import Detections
+from ovsops.backbones.mm_grounding_dino import DetectorConfig
+from ovsops.masks.boxes import boxes_xywh_to_xyxy
+from ovsops.masks.regions import Region, RegionConfig
+from ovsops.metrics.bootstrap import BootstrapConfig, Interval
+from ovsops.metrics.calibration import calibration_error, reliability_table
+from ovsops.metrics.detection import DetectionConfig, DetectionCounts, FoundObjects, TrueObjects
+from ovsops.miniature.scene import draw_scene
+from ovsops.miniature.splits import seeds_of
+from ovsops.text.vocabulary import Vocabulary
+from ovsops.training.box_quality import (
+    BoxScene,
+    ap50_difference,
+    box_scenes,
+    colour_noun_vocabulary,
+    concept_counts,
+    concept_intervals,
+    detection_counts,
+    half_absent,
+    with_interval,
+)
+from ovsops.training.shipping import world_vocabulary
+
+DRAWS = BootstrapConfig(num_resamples=200)
+FITTING = FitConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """One vocabulary: what was observed of both splits, and the numbers that were fitted on the first."""
+
+    vocabulary: Vocabulary
+    annotators: AnnotatorConfig
+    expert: ExpertConfig
+    competing: torch.Tensor
+    fitting: list[Observed]
+    test: list[Observed]
+    fitted: FittedExpert
+    scenes: list[BoxScene]
+
+    def judged(self, config: ExpertConfig) -> list[JudgedBoxes]:
+        """The test split's boxes under a config."""
+        return [judge_boxes(o.look, o.found, config, competing=self.competing) for o in self.test]
+
+    def truths(self) -> list[Any]:
+        """The test split's true boxes."""
+        return [o.truth for o in self.test]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scenes", type=int, default=300)
+    parser.add_argument("--fit-scenes", type=int, default=200)
+    parser.add_argument("--only", default="nouns,colours,presence,chances,masks")
+    parser.add_argument("--language", choices=("en", "zh"), default="en")
+    parser.add_argument("--plot", type=Path, help="reliability before and after, as PNG")
+    parser.add_argument("--write", type=Path, help="write expert.yaml and the calibrator here")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    chosen = arguments.only.split(",")
+    options = {"language": arguments.language, "sizes": (arguments.fit_scenes, arguments.scenes)}
+    figures: dict[str, list[Row]] = {}
+    nouns = study(world_vocabulary(), "classes", **options)
+    if "nouns" in chosen:
+        figures["nouns"] = recalibration_table(nouns)
+    if "colours" in chosen:
+        colours = study(colour_noun_vocabulary(), "groups", **options)
+        figures["colour and noun"] = recalibration_table(colours)
+    if "presence" in chosen:
+        figures["presence, half of the prompts absent"] = presence_table(nouns)
+    if "chances" in chosen:
+        figures["chances"] = chances_table(nouns, arguments.plot, arguments.write)
+    if "masks" in chosen:
+        figures["masks"] = mask_table(nouns)
+    for name, rows in figures.items():
+        print(f"\n{name}: {arguments.scenes} test scenes, prompts in {arguments.language}\n")
+        print(markdown(rows), flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def study(
+    vocabulary: Vocabulary,
+    ask: Literal["classes", "groups"],
+    *,
+    language: str,
+    sizes: tuple[int, int],
+) -> Study:
+    """Observe both splits and fit on the first."""
+    expert = ExpertConfig(
+        fgclip2=Checkpoint(source="miniature:fgclip2"),
+        presence=default_presence(),
+        nms_iou=0.7,
+        min_score=0.0,
+    )
+    detector = LlmDetConfig(
+        llmdet=Checkpoint(source="miniature:llmdet"),
+        languages=(language,),
+        ask=ask,
+        reading=DetectorConfig(
+            short_side=128, max_long_side=128, names_per_prompt=20, pairs_per_pass=8, nms_iou=0.6
+        ),
+    )
+    if language == "zh" and ask == "groups":
+        vocabulary = in_chinese(vocabulary)
+    annotators = AnnotatorConfig(detector=detector, expert=expert)
+    text = compute_annotator_text(annotators, vocabulary, (language,))
+    annotator = load_annotator(annotators, vocabulary, (language,), text)
+    classes = expert_classes(expert, vocabulary, (language,))
+    split = {"validation": sizes[0], "test": sizes[1]}
+    scenes = {
+        name: list(box_scenes(map(draw_scene, seeds_of(name)[:count]), vocabulary))  # type: ignore[arg-type]
+        for name, count in split.items()
+    }
+    observed = {
+        name: list(observe(annotator, ((s.image, s.truth) for s in some))) for name, some in scenes.items()
+    }
+    fitted = fit_expert(
+        observed["validation"],
+        expert,
+        competing=classes.competing,
+        has_groups=True,
+        asked=[i for i, spec in enumerate(vocabulary.classes) if spec.kind == "thing"],
+        fit=FITTING,
+    )
+    return Study(
+        vocabulary=vocabulary,
+        annotators=annotators,
+        expert=expert,
+        competing=classes.competing,
+        fitting=observed["validation"],
+        test=observed["test"],
+        fitted=fitted,
+        scenes=scenes["test"],
+    )
+
+
+def in_chinese(vocabulary: Vocabulary) -> Vocabulary:
+    """The same classes with groups in Chinese, for a detector that is asked for groups."""
+    nouns = {spec.name: spec.prompts["zh"][0] for spec in world_vocabulary().classes}
+    return replace(
+        vocabulary,
+        classes=tuple(replace(spec, group=nouns[spec.group]) for spec in vocabulary.classes),
+    )
+
+
+def shown(interval: Interval, place: int | None = None) -> str:
+    """`0.843 (0.821 to 0.860)`."""
+    value, low, high = (
+        np.atleast_1d(each)[place or 0] for each in (interval.value, interval.low, interval.high)
+    )
+    return f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def spread(found: Detections, competing: torch.Tensor) -> JudgedBoxes:
+    """The detector's word where it was asked for groups: its score stands for every class of the group."""
+    members = [(competing == competing[label]).nonzero()[:, 0] for label in found.labels.tolist()]
+    places = torch.cat([torch.full_like(m, i) for i, m in enumerate(members)] or [torch.zeros(0).long()])
+    labels = torch.cat(members or [torch.zeros(0).long()])
+    every = replace(unjudged(found.at(places)), labels=labels)
+    return every.at(torch.arange(len(every)))
+
+
+def recalibration_table(found: Study) -> list[Row]:
+    """The detector alone, the published mean, and what the tuning chose; the guard's word beside it."""
+    alone = [
+        spread(o.found, found.competing)
+        if found.annotators.detector.ask == "groups"  # type: ignore[union-attr]
+        else unjudged(o.found)
+        for o in found.test
+    ]
+    bare = replace(found.fitted.config, presence=None)
+    rows: list[Row] = []
+    tuned = found.fitted.tuned.config
+    systems = {"detector alone": alone}
+    if tuned is not None:
+        published = replace(
+            bare, recalibration=replace(tuned, mode="global", alpha=0.5, beta=0.5, scale=100.0)
+        )
+        systems["global, geometric mean (published)"] = found.judged(published)
+        systems[f"tuned: {tuned.mode}, {tuned.alpha:g}/{tuned.beta:g}, scale {tuned.scale:g}"] = found.judged(
+            replace(bare, recalibration=tuned)
+        )
+    before = detection_counts(alone, found.truths())
+    for name, judged in systems.items():
+        counts = detection_counts(judged, found.truths())
+        _, interval = with_interval(counts, DRAWS)
+        change, low, high = ap50_difference(counts, before, DRAWS)
+        rows.append(
+            {
+                "scores": name,
+                "AP": shown(interval, 0),
+                "AP50": shown(interval, 1),
+                "change of AP50": ""
+                if name == "detector alone"
+                else f"{change:+.3f} ({low:+.3f} to {high:+.3f})",
+            }
+        )
+    agnostic = detection_counts(alone, found.truths(), is_class_agnostic=True)
+    rows.append(
+        {
+            "scores": "detector alone, names not looked at",
+            "AP": shown(with_interval(agnostic, DRAWS)[1], 0),
+            "AP50": shown(with_interval(agnostic, DRAWS)[1], 1),
+            "change of AP50": "",
+        }
+    )
+    verdict = found.fitted.verdict
+    guard = "the detector alone was best" if verdict is None else verdict.reason
+    print(
+        f"\nguard on {found.vocabulary.name}: {'refused: ' if verdict and verdict.is_refused else ''}{guard}"
+    )
+    if verdict is not None:
+        print(f"region classifier alone: {verdict.classifier_accuracy:.3f}, chance {verdict.chance:.3f}")
+    return rows
+
+
+def presence_table(found: Study) -> list[Row]:
+    """IL_MCC and cgF1 of the detector alone at its best threshold, and behind the gate."""
+    things = [i for i, spec in enumerate(found.vocabulary.classes) if spec.kind == "thing"]
+    config = found.fitted.config
+    assert config.presence is not None
+    bare = replace(config, presence=None)
+    fit_truths = [o.truth for o in found.fitting]
+    fit_asked = half_absent(fit_truths, things, seed=1)
+    asked = half_absent(found.truths(), things)
+    gated = replace(config, presence=replace(config.presence, keep=0.0, low=0.0))
+    rows: list[Row] = []
+    systems = {
+        "detector alone": (
+            [unjudged(o.found) for o in found.fitting],
+            [unjudged(o.found) for o in found.test],
+        ),
+        "recalibrated": (
+            [judge_boxes(o.look, o.found, bare, competing=found.competing) for o in found.fitting],
+            found.judged(bare),
+        ),
+        "recalibrated, presence gate": (
+            [judge_boxes(o.look, o.found, gated, competing=found.competing) for o in found.fitting],
+            found.judged(gated),
+        ),
+    }
+    states = {}
+    for name, (fitting, test) in systems.items():
+        best = max(
+            np.linspace(0.05, 0.6, 12).tolist(),
+            key=lambda t: float(cg_of(concept_counts(fitting, fit_truths, asked=fit_asked, threshold=t))),
+        )
+        states[name] = concept_counts(test, found.truths(), asked=asked, threshold=best)
+        mcc, cgf1 = concept_intervals(states[name], DRAWS)
+        fixed = concept_counts(test, found.truths(), asked=asked, threshold=0.5)
+        rows.append(
+            {
+                "boxes": name,
+                "threshold (fitted)": f"{best:.2f}",
+                "IL_MCC": shown(mcc),
+                "cgF1": shown(cgf1),
+                "IL_MCC at 0.5": shown(concept_intervals(fixed, DRAWS)[0]),
+                "cgF1 at 0.5": shown(concept_intervals(fixed, DRAWS)[1]),
+            }
+        )
+    return rows
+
+
+def cg_of(rows: np.ndarray) -> float:
+    """cgF1 of all images; nan counts as nothing."""
+    return float(np.nan_to_num(concept_intervals(rows, BootstrapConfig(num_resamples=1))[1].value))
+
+
+def chances_table(found: Study, plot: Path | None, write: Path | None) -> list[Row]:
+    """ECE of final scores before and after the calibrator, on the test split."""
+    config = replace(found.fitted.config, presence=None)
+    final = replace(found.annotators, expert=config)
+    calibrator = fit_chances(
+        found.fitting,
+        config,
+        competing=found.competing,
+        class_groups=class_groups(found.vocabulary),
+        fingerprint=score_fingerprint(final, found.vocabulary),
+        fit=FITTING,
+    )
+    scores, right, labels = judged_outcomes(found.test, config, competing=found.competing, fit=FITTING)
+    chances = calibrator.calibrated(
+        scores, class_groups(found.vocabulary)[labels], fingerprint=calibrator.fingerprint
+    )
+    before, after = (
+        float(calibration_error(reliability_table(values, right, num_bins=15)))
+        for values in (scores, chances)
+    )
+    if plot is not None:
+        draw_reliability(plot, {"scores": scores, "chances": chances}, right)
+    if write is not None:
+        write.mkdir(parents=True, exist_ok=True)
+        (write / "boxes.json").write_text(json.dumps(calibrator.to_json(), indent=1) + "\n", "utf-8")
+    return [
+        {
+            "scores": "as joined",
+            "ECE": f"{before:.3f}",
+            "boxes": f"{len(scores)}",
+            "right": f"{right.mean():.3f}",
+        },
+        {"scores": "calibrated", "ECE": f"{after:.3f}", "boxes": "", "right": ""},
+    ]
+
+
+def draw_reliability(path: Path, scores: dict[str, np.ndarray], right: np.ndarray) -> None:
+    """Share of right boxes over their scores, before and after."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2, 4.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    for name, values in scores.items():
+        bins = np.minimum((values * 10).astype(int), 9)
+        counts = np.bincount(bins, minlength=10)
+        seen = counts > 0
+        means = np.bincount(bins, weights=values, minlength=10)[seen] / counts[seen]
+        shares = np.bincount(bins, weights=right, minlength=10)[seen] / counts[seen]
+        axes.plot(means, shares, marker="o", label=name)
+    axes.set(xlabel="score", ylabel="share of right boxes", xlim=(0, 1), ylim=(0, 1))
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def mask_table(found: Study) -> list[Row]:
+    """AP of masks that boxes cut out of the fused segmenter's map, beside the AP of the boxes themselves."""
+    from ovsops.segmenters.kinds import compute_text, load_segmenter
+
+    config = named_segmenter("fused_miniature")
+    text = compute_text(config, found.vocabulary, ("en",))
+    segmenter = load_segmenter(config, found.vocabulary, text.to_bytes())
+    judged = found.judged(replace(found.fitted.config, presence=None))
+    masks, boxes = [], []
+    for number, (scene, each) in enumerate(zip(found.scenes, judged, strict=True)):
+        [class_map] = segmenter.segment([scene.image])
+        cut = cut_regions(
+            class_map,
+            found.vocabulary.classes,
+            size_hw=(scene.image.shape[0], scene.image.shape[1]),
+            regions=RegionConfig(),
+            boxes=Detections(boxes_xyxy=each.boxes_xyxy, scores=each.scores, labels=each.labels),
+            instances=InstancesConfig(),
+        )
+        regions = [c.region for c in cut.regions if c.box is not None]
+        truth = TrueObjects(
+            labels=scene.truth.labels.numpy(),
+            boxes_xyxy=scene.truth.boxes_xyxy.double().numpy(),
+            masks=scene.masks,
+        )
+        objects = found_objects(regions, found.vocabulary)
+        masks.append(DetectionCounts.of_image(number, objects, truth, config=DetectionConfig(kind="mask")))
+        boxes.append(DetectionCounts.of_image(number, objects, truth))
+    raw = with_interval(detection_counts(judged, found.truths()), DRAWS)[1]
+    tight = with_interval(DetectionCounts.of_parts(boxes), DRAWS)[1]
+    drawn = with_interval(DetectionCounts.of_parts(masks), DRAWS)[1]
+    return [
+        {"objects": name, "AP": shown(each, 0), "AP50": shown(each, 1), "AP75": shown(each, 2)}
+        for name, each in (
+            ("boxes of the detector", raw),
+            ("tight boxes of the masks", tight),
+            ("masks: box and segmenter", drawn),
+        )
+    ]
+
+
+def found_objects(regions: Sequence[Region], vocabulary: Vocabulary) -> FoundObjects:
+    """Instances as the metric takes them."""
+    place = {spec.id: label for label, spec in enumerate(vocabulary.classes)}
+    xywh = np.array([region.bbox_xywh for region in regions], np.float64).reshape(-1, 4)
+    return FoundObjects(
+        labels=np.array([place[region.category_id] for region in regions], np.int64),
+        scores=np.array([region.score for region in regions], np.float64),
+        boxes_xyxy=boxes_xywh_to_xyxy(xywh),
+        masks=[region.rle for region in regions],
+    )
+
+
+if __name__ == "__main__":
+    main()

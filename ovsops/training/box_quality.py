@@ -1,0 +1,162 @@
+"""Boxes with names on scenes of the miniature world: what is true, and figures of what an annotator says.
+
+All of it is about the drawn world and says nothing about photographs. Axes: I images, N boxes, C classes.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float64, UInt8
+
+from ovsops.annotators.fitting import TrueBoxes
+from ovsops.annotators.judging import JudgedBoxes
+from ovsops.masks.boxes import boxes_xywh_to_xyxy
+from ovsops.masks.rle import Rle, mask_to_rle
+from ovsops.metrics.bootstrap import BootstrapConfig, Interval, bootstrap
+from ovsops.metrics.concepts import ConceptCounts, cg_f1, il_mcc
+from ovsops.metrics.detection import (
+    DetectionConfig,
+    DetectionCounts,
+    DetectionFigures,
+    FoundObjects,
+    TrueObjects,
+    ap_interval,
+)
+from ovsops.metrics.matching import box_ious
+from ovsops.miniature.attributes import COLOURS, NOUNS
+from ovsops.miniature.scene import Scene
+from ovsops.text.vocabulary import ClassSpec, Vocabulary
+
+
+def colour_noun_vocabulary() -> Vocabulary:
+    """Every colour of every noun, 108 classes in 12 groups: "red ball", 红色球."""
+    return Vocabulary(
+        name="colour_nouns",
+        languages=("en", "zh"),
+        templates={"en": "plain", "zh": "plain"},
+        classes=tuple(
+            ClassSpec(
+                id=1 + i * len(COLOURS) + j,
+                name=f"{colour.en} {noun.en}",
+                group=noun.en,
+                prompts={"en": (f"{colour.en} {noun.en}",), "zh": (f"{colour.zh}{noun.zh}",)},
+            )
+            for i, noun in enumerate(NOUNS)
+            for j, colour in enumerate(COLOURS)
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BoxScene:
+    """A picture with its things, by the classes of a vocabulary."""
+
+    image: UInt8[np.ndarray, "h w 3"]
+    truth: TrueBoxes
+    masks: tuple[Rle, ...]
+
+
+def box_scenes(scenes: Iterable[Scene], vocabulary: Vocabulary) -> Iterator[BoxScene]:
+    """Scenes with the boxes of things whose noun, or colour and noun, is a class."""
+    place = {spec.name: label for label, spec in enumerate(vocabulary.classes)}
+    for scene in scenes:
+        boxes, labels, masks = [], [], []
+        for number, thing in enumerate(scene.things, 1):
+            name = next((n for n in (f"{thing.colour} {thing.noun}", thing.noun) if n in place), None)
+            if name is not None:
+                boxes.append(thing.box_xywh)
+                labels.append(place[name])
+                masks.append(mask_to_rle(scene.instances == number))
+        corners = boxes_xywh_to_xyxy(np.array(boxes, np.float32).reshape(-1, 4))
+        yield BoxScene(
+            image=scene.image,
+            truth=TrueBoxes(
+                boxes_xyxy=torch.from_numpy(corners), labels=torch.tensor(labels, dtype=torch.int64)
+            ),
+            masks=tuple(masks),
+        )
+
+
+def detection_counts(
+    judged: Sequence[JudgedBoxes], truths: Sequence[TrueBoxes], *, is_class_agnostic: bool = False
+) -> DetectionCounts:
+    """COCO's counts of the boxes of all images."""
+    config = DetectionConfig(is_class_agnostic=is_class_agnostic)
+    return DetectionCounts.of_parts(
+        [
+            DetectionCounts.of_image(
+                number,
+                FoundObjects(
+                    labels=found.labels.numpy(),
+                    scores=found.scores.double().numpy(),
+                    boxes_xyxy=found.boxes_xyxy.double().numpy(),
+                ),
+                TrueObjects(labels=truth.labels.numpy(), boxes_xyxy=truth.boxes_xyxy.double().numpy()),
+                config=config,
+            )
+            for number, (found, truth) in enumerate(zip(judged, truths, strict=True))
+        ]
+    )
+
+
+def with_interval(counts: DetectionCounts, config: BootstrapConfig) -> tuple[DetectionFigures, Interval]:
+    """Figures, and intervals of AP, AP50 and AP75."""
+    return counts.compute(), ap_interval(counts, config=config)
+
+
+def ap50_difference(
+    one: DetectionCounts, other: DetectionCounts, config: BootstrapConfig
+) -> tuple[float, float, float]:
+    """AP50 of `one` less that of `other` on the same images drawn again and again: value, low, high."""
+    num_images = len(one.images)
+    generator = np.random.default_rng(config.seed)
+    draws = generator.multinomial(num_images, np.full(num_images, 1 / num_images), size=config.num_resamples)
+    every = np.concatenate([np.ones((1, num_images), np.int64), draws])
+    differences = one.average_precisions(every)[:, 1] - other.average_precisions(every)[:, 1]
+    tail = (1 - config.confidence) / 2
+    low, high = np.nanquantile(differences[1:], [tail, 1 - tail])
+    return float(differences[0]), float(low), float(high)
+
+
+def concept_counts(
+    judged: Sequence[JudgedBoxes],
+    truths: Sequence[TrueBoxes],
+    *,
+    asked: Sequence[Sequence[int]],
+    threshold: float,
+) -> Float64[np.ndarray, "I 7 T"]:
+    """For each image the counts of its asked classes: a pair of an image and a class is one sample."""
+    rows = []
+    for found, truth, classes in zip(judged, truths, asked, strict=True):
+        counts = ConceptCounts.zeros(threshold=threshold)
+        for label in classes:
+            mine, true = found.labels == label, truth.labels == label
+            ious = box_ious(
+                found.boxes_xyxy[mine].double().numpy(), truth.boxes_xyxy[true].double().numpy(), None
+            )
+            counts = counts.update(ious, found.scores[mine].double().numpy())
+        rows.append(counts.counts)
+    return np.stack(rows).astype(np.float64)
+
+
+def concept_intervals(
+    rows: Float64[np.ndarray, "I 7 T"], config: BootstrapConfig
+) -> tuple[Interval, Interval]:
+    """Intervals of IL_MCC and cgF1."""
+    return bootstrap(rows, il_mcc, config=config), bootstrap(rows, cg_f1, config=config)
+
+
+def half_absent(
+    truths: Sequence[TrueBoxes], classes: Sequence[int], *, seed: int = 0
+) -> list[tuple[int, ...]]:
+    """For each image the classes that are in it, and as many that are not, drawn by `seed`."""
+    generator = np.random.default_rng(seed)
+    asked = []
+    for truth in truths:
+        present = sorted(set(truth.labels.tolist()) & set(classes))
+        absent = [label for label in classes if label not in present]
+        drawn = generator.permutation(absent)[: len(present)].tolist()
+        asked.append((*present, *sorted(drawn)))
+    return asked
