@@ -9,12 +9,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
 from ovsops.errors import VocabularyError
 from ovsops.text.fields import Fields
 from ovsops.text.names import nearest
 from ovsops.text.yaml_file import parse_yaml
+
+Words = Literal["photos", "world"]
+"""Vocabularies that come with the package."""
 
 _UNSPACED = frozenset({"zh"})
 """Languages that write words without spaces."""
@@ -137,10 +140,11 @@ class AttributeVocabulary:
 
 
 @cache
-def load_attributes() -> AttributeVocabulary:
-    """The vocabulary that comes with the package."""
-    file = resources.files("ovsops.regions").joinpath("data", "attributes.yaml")
-    return read_attributes(file.read_text(encoding="utf-8"), where="attributes.yaml")
+def load_attributes(words: Words = "photos") -> AttributeVocabulary:
+    """A vocabulary that comes with the package: for photographs, or for the miniature world."""
+    name = {"photos": "attributes.yaml", "world": "attributes_world.yaml"}[words]
+    file = resources.files("ovsops.regions").joinpath("data", name)
+    return read_attributes(file.read_text(encoding="utf-8"), where=name)
 
 
 def read_attributes(text: str, *, where: str) -> AttributeVocabulary:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ovsops.errors import ConfigError
+from ovsops.regions.attributes import Words
 
 NEVER = 3.0
 """A margin that is never reached, as cosines differ by 2 at most: the type is not said."""
@@ -14,6 +15,9 @@ NEVER = 3.0
 class CaptionConfig:
     """Which attributes are asked for, and how sure they must be to be said."""
 
+    words: Words = "photos"
+    """The attribute words: those for photographs (colour, material, pattern, transparency), or those of the miniature
+    world (size, colour, pattern, material)."""
     attributes: tuple[str, ...] = ("colour", "material", "pattern", "transparency")
     """Types that are asked of things."""
     stuff_attributes: tuple[str, ...] = ("colour",)

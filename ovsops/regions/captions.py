@@ -85,7 +85,7 @@ class RegionCaptioner:
         config: CaptionConfig | None = None,
     ) -> None:
         self.config = config or CaptionConfig()
-        self.vocabulary = vocabulary or load_attributes()
+        self.vocabulary = vocabulary or load_attributes(self.config.words)
         self.phrases = PhraseCache(encode, max_phrases=self.config.max_phrases)
         asked = {name for names in self.config.class_attributes.values() for name in names}
         asked |= {key.partition(".")[0] for key in (*self.config.margins, *self.config.shade_margins)}

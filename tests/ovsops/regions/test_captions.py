@@ -7,6 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovsops.errors import ConfigError, ShapeError, VocabularyError
+from ovsops.miniature.attributes import COLOURS, MATERIALS, NOUN_WORDS, PATTERNS, SIZES
+from ovsops.miniature.captions import region_phrase
+from ovsops.miniature.scene import draw_scene
 from ovsops.regions.attributes import load_attributes, read_attributes
 from ovsops.regions.caption_config import NEVER, CaptionConfig
 from ovsops.regions.captions import RegionCaptioner, count_captions
@@ -252,3 +255,17 @@ def test_the_shipped_vocabulary_has_the_published_values_in_two_languages() -> N
 def test_a_vocabulary_that_cannot_be_used_says_why(text: str, match: str) -> None:
     with pytest.raises(VocabularyError, match=match):
         read_attributes(text, where="mine")
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_words_of_the_world_make_its_own_phrases(language: str) -> None:
+    world = load_attributes("world")
+    drawn = {"size": SIZES, "colour": COLOURS, "pattern": PATTERNS, "material": MATERIALS}
+    for name, words in drawn.items():
+        assert [value.name for value in world.type(name).values] == [word.name for word in words]
+    for thing in draw_scene(7).things:
+        values = {
+            name: next(v for v in world.type(name).values if v.name == getattr(thing, name)) for name in drawn
+        }
+        noun = NOUN_WORDS[thing.noun].in_language(language)
+        assert world.caption(noun, values, language) == region_phrase(thing, language)

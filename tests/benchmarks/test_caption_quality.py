@@ -1,0 +1,34 @@
+"""Figures of captions by hand, and the whole benchmark on a checkpoint that knows nothing."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.caption_quality import main, share
+from ovsops.backbones.untrained_fgclip2 import write_untrained_fgclip2
+
+
+def test_shares_by_hand() -> None:
+    states = np.array([[4, 2, 1, 2], [4, 2, 0, 2]])
+    assert share(states, 1, 0) == {"value": 0.5, "low": 0.5, "high": 0.5}
+    assert share(states, 2, 1)["value"] == 0.25
+    assert np.isnan(share(states * 0, 2, 1)["value"])
+
+
+def test_who_knows_nothing_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_untrained_fgclip2(tmp_path / "fgclip2")
+    figures = tmp_path / "figures.json"
+    words = ["--checkpoint", str(folder), "--tune", "20", "--scenes", "10", "--json", str(figures)]
+    assert main(words) == 0
+    rows = json.loads(figures.read_text("utf-8"))
+    assert {row["said"]["value"] for row in rows if row["captions"] == "fitted"} == {0.0}
+    guessed = [row for row in rows if row["captions"] == "no margin" and row["type"] == "colour"]
+    assert all(row["wrong of said"]["value"] > 0.5 for row in guessed)
+    assert "| fitted | zh | colour |" in capsys.readouterr().out
+
+
+def test_a_checkpoint_that_is_not_there_is_skipped_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--checkpoint", "miniature:nothing"]) == 0
+    assert "skipped: there is no miniature checkpoint 'nothing'" in capsys.readouterr().out
