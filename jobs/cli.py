@@ -255,6 +255,23 @@ def overlay(
 
 
 @app.command()
+def fit(
+    recipe: RecipePath,
+    out: OutFolder,
+    images: Annotated[int, typer.Option(min=2, help="Images at most.")] = 500,
+    overrides: Overrides = [],  # noqa: B006
+) -> int:
+    """Fit the numbers of a label recipe's expert and of its scores on images whose boxes are known."""
+    from rich.console import Console
+
+    from jobs.fitting import fit_recipe, print_fit
+
+    found = fit_recipe(_load_label(recipe, overrides), out, num_images=images)
+    print_fit(found, out, Console())
+    return 0
+
+
+@app.command()
 def doctor(
     recipe: Annotated[
         Path | None, typer.Argument(metavar="[RECIPE]", help="Checks what it names, too.")

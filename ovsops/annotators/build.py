@@ -294,16 +294,23 @@ def score_fingerprint(config: AnnotatorConfig, vocabulary: Vocabulary) -> str:
 
     Reads every weight file of both once. A calibrator belongs to one fingerprint.
     """
-    parts = {
-        "detector": asdict(config.detector) if config.detector is not None else None,
-        "expert": asdict(config.expert) if config.expert is not None else None,
+    parts: dict[str, Any] = {
+        "detector": _plain_without(config.detector),
+        "expert": _plain_without(config.expert, "captions", "caption_language", "verify"),
         "groups": sorted({spec.group or spec.kind for spec in vocabulary.classes}),
         "weights": {role: identity.rpartition(" ")[2] for role, identity in box_checkpoints(config).items()},
     }
     if isinstance(config.detector, ProposalDetectorConfig | Sam3DetectorConfig):
-        parts["segmenter"] = None if config.segmenter is None else asdict(config.segmenter)
+        parts["segmenter"] = _plain_without(config.segmenter)
     text = json.dumps(_without_places(parts), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain_without(part: Any, *names: str) -> dict[str, Any] | None:
+    """A config as plain data without the fields that no score depends on."""
+    if part is None:
+        return None
+    return {name: value for name, value in asdict(part).items() if name not in names}
 
 
 def _without_places(plain: Any) -> Any:
@@ -311,7 +318,7 @@ def _without_places(plain: Any) -> Any:
     if isinstance(plain, dict):
         if {"source", "revision", "sha256"} <= plain.keys():
             return None
-        return {key: _without_places(value) for key, value in plain.items()}
+        return {key: _without_places(value) for key, value in plain.items() if key != "pairs_per_pass"}
     return [_without_places(value) for value in plain] if isinstance(plain, list | tuple) else plain
 
 

@@ -1,0 +1,247 @@
+"""`ovsops fit`: numbers of a label recipe's expert and of its scores, from images whose boxes are known."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from rich.console import Console
+
+from jobs.label import ResolvedLabel, resolve
+from jobs.recipe import LabelRecipe, LoadedRecipe
+from ovsops.annotators.annotator import Pixels
+from ovsops.annotators.build import (
+    AnnotatorConfig,
+    compute_annotator_text,
+    expert_classes,
+    load_annotator,
+    one_thread_on_a_cpu,
+    score_fingerprint,
+)
+from ovsops.annotators.calibrated import class_groups
+from ovsops.annotators.fitting import (
+    FitConfig,
+    FittedExpert,
+    Observed,
+    TrueBoxes,
+    fit_chances,
+    fit_expert,
+    judged_outcomes,
+    observe,
+)
+from ovsops.errors import ConfigError, ImageDecodeError, RowError
+from ovsops.images.decode import decode_image
+from ovsops.masks.boxes import boxes_xywh_to_xyxy
+from ovsops.metrics.calibration import calibration_error, reliability_table
+from ovsops.miniature.truth import read_truth
+from ovsops.regions.calibration import ScoreCalibrator
+from ovsops.text.vocabulary import Vocabulary
+from pipelines.evaluation.plots import reliability_diagram
+from pipelines.readers import read_shard
+
+logger = logging.getLogger(__name__)
+
+EXPERT, CALIBRATOR, REPORT, PLOT = "expert.yaml", "calibrator.json", "fit.json", "reliability.png"
+"""What a fit writes into its folder."""
+_NUM_BINS = 15
+_LOG_EVERY = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """What was fitted, and how good it is on the images that fitted something else."""
+
+    expert: FittedExpert
+    calibrator: ScoreCalibrator
+    num_images: int
+    num_skipped: Mapping[str, int]
+    """Images that were left out, by reason."""
+    error_before: float
+    """Expected calibration error of the joined scores, on images that the calibrator was not fitted on."""
+    error_after: float
+
+    def as_plain(self) -> dict[str, Any]:
+        """For a file: every setting that was tried, and the guard's word."""
+        tuned, verdict = self.expert.tuned, self.expert.verdict
+        return {
+            "images": self.num_images,
+            "skipped": dict(self.num_skipped),
+            "detector_precision": tuned.detector_precision,
+            "tried": [{**asdict(config), "precision": value} for config, value in tuned.tried],
+            "chosen": None if tuned.config is None else asdict(tuned.config),
+            "guard": None if verdict is None else asdict(verdict),
+            "calibration_error": {"before": self.error_before, "after": self.error_after},
+        }
+
+
+def fit_recipe(loaded: LoadedRecipe, out: Path, *, num_images: int, config: FitConfig | None = None) -> Fit:
+    """Observe up to `num_images` of the recipe's images, fit, and write the numbers to `out`.
+
+    Truth is the JSON beside each image, as shards of the miniature world have it. Raises `ConfigError` for a recipe
+    without detector or expert, for a folder that holds something else, and where too few boxes are known.
+    """
+    fit = config or FitConfig()
+    if loaded.recipe.detector is None or loaded.recipe.expert is None:
+        raise ConfigError(
+            f"{loaded.where}: a fit needs `detector` and `expert`; there is nothing else to fit"
+        )
+    _check_folder(out)
+    resolved = resolve(loaded)
+    one_thread_on_a_cpu(resolved.recipe.model.device)
+    skipped: dict[str, int] = {}
+    observed = _observed(resolved, num_images, skipped)
+    return _fitted(resolved, observed, skipped, out, fit)
+
+
+def _fitted(
+    resolved: ResolvedLabel, observed: list[Observed], skipped: dict[str, int], out: Path, fit: FitConfig
+) -> Fit:
+    recipe, vocabulary = resolved.recipe, resolved.vocabulary
+    assert recipe.expert is not None, "checked by fit_recipe"
+    classes = expert_classes(recipe.expert, vocabulary, recipe.languages)
+    asked = [label for label, spec in enumerate(vocabulary.classes) if spec.kind == "thing"]
+    expert = fit_expert(
+        observed,
+        recipe.expert,
+        competing=classes.competing,
+        has_groups=bool((classes.competing.bincount() > 1).any()),
+        asked=asked,
+        fit=fit,
+    )
+    final = replace(resolved.annotators, expert=expert.config, calibrator=None)
+    calibrator = fit_chances(
+        observed,
+        expert.config,
+        competing=classes.competing,
+        class_groups=class_groups(vocabulary),
+        fingerprint=score_fingerprint(final, vocabulary),
+        fit=fit,
+    )
+    # The calibrator was fitted on the other half of the images.
+    scores, right, labels = judged_outcomes(
+        observed[::2], expert.config, competing=classes.competing, fit=fit
+    )
+    chances = calibrator.calibrated(
+        scores, class_groups(vocabulary)[labels], fingerprint=calibrator.fingerprint
+    )
+    before, after = (reliability_table(values, right, num_bins=_NUM_BINS) for values in (scores, chances))
+    found = Fit(
+        expert=expert,
+        calibrator=calibrator,
+        num_images=len(observed),
+        num_skipped=skipped,
+        error_before=float(calibration_error(before)),
+        error_after=float(calibration_error(after)),
+    )
+    _write(found, out)
+    (out / PLOT).write_bytes(reliability_diagram({"as joined": before, "calibrated": after}))
+    return found
+
+
+def _write(found: Fit, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    plain = json.loads(json.dumps(asdict(found.expert.config)))
+    head = "# Numbers of the region expert as `ovsops fit` found them: `expert: {use: THIS FILE}` in a recipe.\n\n"
+    text = head + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+    (out / EXPERT).write_text(text, "utf-8")
+    (out / CALIBRATOR).write_text(json.dumps(found.calibrator.to_json(), indent=1) + "\n", "utf-8")
+    (out / REPORT).write_text(json.dumps(found.as_plain(), indent=1) + "\n", "utf-8")
+
+
+def _check_folder(out: Path) -> None:
+    """A folder that is new, empty, or of an earlier fit: nothing else is overwritten."""
+    if out.is_dir() and any(out.iterdir()) and not (out / REPORT).is_file():
+        raise ConfigError(f"--out {out}: it holds something that no fit wrote; choose another folder")
+
+
+def _observed(resolved: ResolvedLabel, num_images: int, skipped: dict[str, int]) -> list[Observed]:
+    recipe = resolved.recipe
+    parts: AnnotatorConfig = replace(resolved.annotators, other=None, calibrator=None)
+    text = compute_annotator_text(
+        parts, resolved.vocabulary, recipe.languages, dtype="float32", cache_dir=recipe.cache_dir
+    )
+    annotator = load_annotator(
+        parts,
+        resolved.vocabulary,
+        recipe.languages,
+        text,
+        device=recipe.model.device,
+        dtype=recipe.model.dtype,
+    )
+    samples = _samples(recipe, resolved, num_images, skipped)
+    observed = []
+    for each in observe(annotator, samples):
+        observed.append(each)
+        if len(observed) % _LOG_EVERY == 0:
+            logger.info("%d images observed", len(observed))
+    if not observed:
+        raise ConfigError(
+            f"no image of {', '.join(recipe.input.shards)} has usable truth beside it: "
+            f"{', '.join(f'{code} {count}' for code, count in sorted(skipped.items())) or 'there are no images'}"
+        )
+    return observed
+
+
+def _samples(
+    recipe: LabelRecipe, resolved: ResolvedLabel, num_images: int, skipped: dict[str, int]
+) -> Iterator[tuple[Pixels, TrueBoxes]]:
+    left = num_images
+    for shard in resolved.shards:
+        for table in read_shard(shard, recipe.input.reader, recipe.storage):
+            for row in table.to_pylist():
+                if left == 0:
+                    return
+                if row["closing"]:
+                    continue
+                try:
+                    if row["error_code"]:
+                        raise RowError(row["error_code"], row["error_message"] or "")
+                    pixels = decode_image(row["image"], recipe.decode).pixels
+                    truth = world_boxes(row["sidecar"], resolved.vocabulary)
+                except (RowError, ImageDecodeError) as error:
+                    skipped[error.code] = skipped.get(error.code, 0) + 1
+                    logger.warning("%s %s is left out: %s", shard.name, row["key"], error)
+                    continue
+                left -= 1
+                yield pixels, truth
+
+
+def world_boxes(sidecar: str | None, vocabulary: Vocabulary) -> TrueBoxes:
+    """Things of a drawn scene that are classes by noun, or by colour and noun. RowError where there is no truth."""
+    if sidecar is None:
+        raise RowError("E_NO_TRUTH", "there is no truth JSON beside the image")
+    place = {spec.name: label for label, spec in enumerate(vocabulary.classes)}
+    boxes, labels = [], []
+    for thing in read_truth(sidecar).things:
+        names = [name for name in (f"{thing.colour} {thing.noun}", thing.noun) if name in place]
+        if names:
+            boxes.append(thing.box_xywh)
+            labels.append(place[names[0]])
+    corners = boxes_xywh_to_xyxy(np.array(boxes, np.float32).reshape(-1, 4))
+    return TrueBoxes(boxes_xyxy=torch.from_numpy(corners), labels=torch.tensor(labels, dtype=torch.int64))
+
+
+def print_fit(found: Fit, out: Path, console: Console) -> None:
+    """What was chosen and why, in a few lines."""
+    tuned, verdict = found.expert.tuned, found.expert.verdict
+    lines = [f"{found.num_images} images, {sum(found.num_skipped.values())} left out"]
+    if tuned.config is None:
+        lines.append(
+            f"no recalibration: the detector alone was best (average precision of names {tuned.detector_precision:.3f})"
+        )
+    elif verdict is not None and verdict.is_refused:
+        lines.append(f"no recalibration, the guard refuses: {verdict.reason}")
+    elif verdict is not None:
+        chosen = tuned.config
+        lines.append(
+            f"recalibration {chosen.mode}, alpha {chosen.alpha:g}, beta {chosen.beta:g}, scale {chosen.scale:g}: "
+            f"{verdict.reason} on other images"
+        )
+    lines.append(f"calibration error of scores {found.error_before:.3f}, calibrated {found.error_after:.3f}")
+    lines.append(f"in a label recipe: expert: {{use: {out / EXPERT}}} and calibrator: {out / CALIBRATOR}")
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
