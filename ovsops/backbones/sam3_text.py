@@ -3,7 +3,6 @@
 Axes: P prompts, L tokens of a prompt, D channels of the detector.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +16,6 @@ from transformers.models.sam3.modeling_sam3 import Sam3PreTrainedModel
 from ovsops.backbones.checkpoint import ResolvedCheckpoint, load_pretrained
 from ovsops.backbones.tokenizers import ClipTokenizer
 from ovsops.errors import ShapeError
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,19 +56,11 @@ class Sam3Text:
         """Features of noun phrases, as written: SAM 3 was trained without templates around them.
 
         A prompt of more tokens than the tower's length is cut, its end token kept, as Meta's tokenizer does
-        (facebookresearch/sam3 at 99d02f2); a warning in the log names it.
+        (facebookresearch/sam3 at 99d02f2); `long_prompts` tells which.
         """
         if not prompts:
             raise ShapeError("no prompts to encode for SAM 3; give one or more noun phrases")
         rows = self.tokenizer(prompts)
-        cut = [prompt for prompt, row in zip(prompts, rows, strict=True) if len(row) == self.length]
-        if cut:
-            logger.warning(
-                "SAM 3 reads %d tokens: %d prompts fill or pass that and may be cut, the first is %r",
-                self.length,
-                len(cut),
-                cut[0],
-            )
         parts = [self._embed(rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
         lengths = torch.tensor([len(row) for row in rows])
         return Sam3PromptFeatures(

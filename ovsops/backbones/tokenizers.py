@@ -23,6 +23,9 @@ class SiglipTokenizer:
     (big_vision).
     """
 
+    num_specials = 1
+    """Tokens that are not of the prompt: EOS."""
+
     def __init__(self, folder: Path, *, length: int) -> None:
         self.length = length
         self.tokenizer = read_tokenizer(folder)
@@ -35,9 +38,17 @@ class SiglipTokenizer:
         rows = [[*encoding.ids[: self.length - 1], self.eos] for encoding in encodings]
         return torch.tensor([row + [self.pad] * (self.length - len(row)) for row in rows], dtype=torch.int64)
 
+    def count(self, prompts: Sequence[str]) -> list[int]:
+        """Tokens that each prompt would have if it were not cut, EOS among them."""
+        encodings = self.tokenizer.encode_batch([p.lower() for p in prompts], add_special_tokens=False)
+        return [len(encoding.ids) + self.num_specials for encoding in encodings]
+
 
 class ClipTokenizer:
     """BOS, text, EOS; cut to the tower's length with EOS kept."""
+
+    num_specials = 2
+    """Tokens that are not of the prompt: BOS and EOS."""
 
     def __init__(self, folder: Path, *, length: int) -> None:
         self.length = length
@@ -49,6 +60,11 @@ class ClipTokenizer:
         """Ids of each prompt, not padded."""
         encodings = self.tokenizer.encode_batch(list(prompts), add_special_tokens=False)
         return [[self.bos, *encoding.ids[: self.length - 2], self.eos] for encoding in encodings]
+
+    def count(self, prompts: Sequence[str]) -> list[int]:
+        """Tokens that each prompt would have if it were not cut, BOS and EOS among them."""
+        encodings = self.tokenizer.encode_batch(list(prompts), add_special_tokens=False)
+        return [len(encoding.ids) + self.num_specials for encoding in encodings]
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ovsops.backbones.checkpoint import Checkpoint, ResolvedCheckpoint, resolve
 from ovsops.backbones.clip import ClipText
 from ovsops.backbones.dinov2 import Dinov2
+from ovsops.backbones.long_prompts import warn_of_long_prompts
 from ovsops.backbones.siglip2 import SiglipText, load_siglip_vision
 from ovsops.errors import CheckpointError, ConfigError
 from ovsops.mapper.alignment import unit
@@ -79,6 +80,9 @@ def compute_text_features(
     number = tensor_dtype(dtype, device=device)
     places = _text_checkpoints(config)
     made_from = json.dumps({role: place.identity for role, place in places.items()}, sort_keys=True)
+    for role, place in places.items():
+        if role != "mapper":
+            warn_of_long_prompts(place, table.sentences)
     options = {"normalize_prompts": config.normalize_prompts, "dtype": str(number)}
 
     def compute() -> dict[str, np.ndarray]:

@@ -18,6 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ovsops.backbones.checkpoint import Checkpoint, ResolvedCheckpoint, resolve
+from ovsops.backbones.long_prompts import warn_of_long_prompts
 from ovsops.backbones.vlm import load_text_tower
 from ovsops.errors import CheckpointError, ShapeError
 from ovsops.segmenters.build import tensor_dtype
@@ -132,11 +133,13 @@ def compute_query_features(
     """A query for every prompt of every class and of the background, in all `languages` asked for.
 
     `clip` is a checkpoint of CLIP's or SigLIP's text tower. A sentence that is too long for the tower (77 tokens in
-    CLIP, 64 in SigLIP) is cut by its tokenizer and still ends as the tower expects. Computed once per (prompts,
-    checkpoint) where there is a `cache_dir`.
+    CLIP, 64 in SigLIP) is cut by its tokenizer and still ends as the tower expects; a warning in the log counts them.
+    Computed once per (prompts, checkpoint) where there is a `cache_dir`.
     """
     table = class_prompts(vocabulary, tuple(languages))
     place = resolve(clip)
+    entries = _entries(table)
+    warn_of_long_prompts(place, [table.sentences[i] for i in _needed(entries)])
     number = tensor_dtype(dtype, device=device)
     options = {"form": _FORMAT, "dtype": str(number)}
 
@@ -150,7 +153,7 @@ def compute_query_features(
         arrays = cache.get_or_compute(table, place.identity, compute, options=options)
     return QueryTextFeatures(
         class_ids=vocabulary.ids,
-        query_class=torch.tensor([entry.class_index + 1 for entry in _entries(table)], dtype=torch.int64),
+        query_class=torch.tensor([entry.class_index + 1 for entry in entries], dtype=torch.int64),
         queries=torch.from_numpy(arrays["queries"]),
         identity=f"text {place.identity} key:{text_features_key(table, place.identity, options)}",
         num_negatives=len(table.of_role("negative")),
@@ -163,11 +166,16 @@ def _entries(table: PromptTable) -> tuple[PromptEntry, ...]:
     return (*by_class, *table.of_role("background"))
 
 
+def _needed(entries: Sequence[PromptEntry]) -> list[int]:
+    """The sentences of some prompts, each once."""
+    return list(dict.fromkeys(i for entry in entries for i in entry.sentences))
+
+
 def _queries(
     table: PromptTable, place: ResolvedCheckpoint, *, device: str, dtype: torch.dtype
 ) -> Float[Tensor, "Q E"]:
     entries = _entries(table)
-    needed = list(dict.fromkeys(i for entry in entries for i in entry.sentences))
+    needed = _needed(entries)
     tower = load_text_tower(place, device=device, dtype=dtype)
     embeddings = tower.encode([table.sentences[i] for i in needed]).embeddings.float()
     row = {sentence: i for i, sentence in enumerate(needed)}

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from ovsops.backbones.checkpoint import resolve
+from ovsops.backbones.long_prompts import warn_of_long_prompts
 from ovsops.backbones.sam3 import Sam3, Sam3ImageFeatures, Sam3Prediction, joined_features, load_sam3
 from ovsops.backbones.sam3_licence import check_sam_licence
 from ovsops.backbones.sam3_text import Sam3Text
@@ -295,6 +296,7 @@ def compute_sam3_text(
     number = tensor_dtype(dtype, device=device)
     place = resolve(config.sam3)
     query_class, prompts = phrases(table)
+    warn_of_long_prompts(place, prompts)
     options = {"templates": "none", "dtype": str(number)}
 
     def compute() -> dict[str, np.ndarray]:

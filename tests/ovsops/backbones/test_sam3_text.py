@@ -1,7 +1,6 @@
 """SAM 3's text side, its licence, and the untrained checkpoint."""
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +54,8 @@ def test_batches_do_not_matter(text: Sam3Text) -> None:
     torch.testing.assert_close(one_by_one.tokens, together.tokens, rtol=0, atol=1e-5)
 
 
-def test_a_long_prompt_is_cut_with_its_end_kept(text: Sam3Text, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        found = text.encode(["cat", "x" * 100])
-    assert "1 prompts fill or pass that" in caplog.text
+def test_a_long_prompt_is_cut_with_its_end_kept(text: Sam3Text) -> None:
+    found = text.encode(["cat", "x" * 100])
     assert found.attention_mask.sum(dim=1).tolist() == [5, 32]
     [row] = text.tokenizer(["x" * 100])
     assert len(row) == 32
