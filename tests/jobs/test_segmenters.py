@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 
 from jobs.named_settings import named_segmenter
+from ovsops.backbones.presets import PRESETS
 from ovsops.backbones.untrained_sam3 import write_untrained_sam3
 from ovsops.metrics.segmentation import mean_iou
 from ovsops.miniature.scene import draw_scene
 from ovsops.miniature.splits import seeds_of
+from ovsops.segmenters.kinds import check_models
 from ovsops.training.quality import ALL_IDS, labelled_states
 from ovsops.training.scenes import bank_of
 from ovsops.training.shipping import world_vocabulary
@@ -129,6 +131,36 @@ def test_models_that_do_not_fit_are_found_at_the_door(
     code, out, err = ovsops(name, recipe, *options)
     assert code == 4, out + err
     assert message in " ".join((out + err).split())
+
+
+@pytest.mark.parametrize(
+    ("name", "presets"),
+    [
+        ("scclip_siglip2", {"clip": "siglip2-base-patch16-224"}),
+        ("cass_siglip2", {"clip": "siglip2-base-patch16-224", "vfm": "dinov2-with-registers-base"}),
+        (
+            "cass",
+            {
+                "clip": "clip-vit-base-patch16",
+                "vfm": "dinov2-with-registers-base",
+                "prior_clip": "clip-vit-large-patch14",
+            },
+        ),
+        ("scclip", {"clip": "clip-vit-large-patch14"}),
+    ],
+)
+def test_settings_fit_the_towers_that_they_name(tmp_path: Path, name: str, presets: dict[str, str]) -> None:
+    """By the published towers' own configuration."""
+    model_types = {"siglip": "siglip", "clip": "clip", "dinov2-registers": "dinov2_with_registers"}
+    places = {}
+    for role, preset in presets.items():
+        config, folder = PRESETS[preset], tmp_path / role
+        folder.mkdir()
+        plain = {"model_type": model_types[config.family], **config.config}
+        (folder / "config.json").write_text(json.dumps(plain))
+        (folder / "model.safetensors").write_bytes(b"nothing")
+        places[role] = {"source": str(folder)}
+    check_models(named_segmenter(name, **places))
 
 
 def test_calibration_brings_plain_clip_at_least_ten_points() -> None:

@@ -63,7 +63,9 @@ def test_a_siglip_checkpoint_gives_queries_too(folder: Path, vocabulary: Vocabul
 
 
 def test_a_tower_without_text_is_refused(folder: Path, vocabulary: Vocabulary) -> None:
-    with pytest.raises(CheckpointError, match=r"model_type is .dinov2_with_registers., and picture and text towers"):
+    with pytest.raises(
+        CheckpointError, match=r"model_type is .dinov2_with_registers., and picture and text towers"
+    ):
         compute_query_features(Checkpoint(source=str(folder / "dinov2")), vocabulary, ("en",))
 
 
