@@ -1,6 +1,7 @@
 # Two commands for a newcomer: `make demo` labels drawn scenes and scores them, `make test` checks everything. Both set up .venv
-# first. `make photos` labels photos with untrained checkpoints; `make miniature` trains what ships.
-.PHONY: demo photos test nightly setup miniature format
+# first. `make compare` labels drawn scenes with every segmenter and scores them in one table; `make photos` labels photos with
+# untrained checkpoints; `make miniature` trains what ships.
+.PHONY: demo compare photos test nightly setup miniature format
 PY := .venv/bin/python
 export OMP_NUM_THREADS := 1
 
@@ -17,6 +18,9 @@ setup: .venv/installed
 
 demo: setup
 	.venv/bin/ovsops demo --out demo-out
+
+compare: setup
+	$(PY) -m jobs.compare --scenes 48 --out compare-out
 
 photos: setup
 	.venv/bin/python -m jobs.demo_photos --out photos-out
