@@ -8,9 +8,10 @@ import pytest
 import yaml
 
 from jobs.compare import EVALUATION, MINIATURES, Comparison, main, run_name
-from jobs.named_settings import RECIPES
+from jobs.named_settings import RECIPES, named_segmenter
 from ovsops.errors import ConfigError
 
+FEW = ("clip_miniature", "cass_miniature", "fused_miniature")
 WORDS = ("--scenes", "3", "--engine", "inline")
 
 
@@ -24,17 +25,17 @@ def few(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_every_miniature_stands_in_one_table(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_several_segmenters_stand_in_one_table(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "a folder, with: marks"
     own = tmp_path / "own.yaml"
     own.write_text(
         "kind: clip\nclip: {source: 'miniature:clip'}\nshort_side: 128\nwindow: 128\nlast_block: values\n"
     )
-    names = [*MINIATURES, str(own)]
+    names = [*FEW, str(own)]
     words = ["--out", str(out), *WORDS, "--evaluate", few(tmp_path), "--segmenters", *names]
     assert main(words) == 0, capfd.readouterr().err
     metrics: dict[str, Any] = json.loads((out / EVALUATION / "metrics.json").read_text())
-    assert list(metrics["runs"]) == [*MINIATURES, "own"]
+    assert list(metrics["runs"]) == [*FEW, "own"]
     assert metrics["num_images"] == 3
     values = {name: run["figures"]["mean_iou"]["value"] for name, run in metrics["runs"].items()}
     assert (
@@ -44,7 +45,7 @@ def test_every_miniature_stands_in_one_table(tmp_path: Path, capfd: pytest.Captu
         json.loads((out / name / "run.json").read_text())["recipe"]["segmenter"]["kind"]
         for name in metrics["runs"]
     ]
-    assert kinds == ["clip", "scclip", "cass", "fused", "sam3", "clip"]
+    assert kinds == ["clip", "cass", "fused", "clip"]
     capfd.readouterr()
     assert main(words) == 0  # goes on where it stopped: nothing is left to do
     assert "own" in capfd.readouterr().err
@@ -67,6 +68,11 @@ def test_names_that_cannot_be_told_apart_are_refused(tmp_path: Path, names: tupl
     with pytest.raises(ConfigError, match="cannot be told apart"):
         Comparison(out=tmp_path, segmenters=names)
     assert run_name("settings/my own.yaml") == "my-own"
+
+
+def test_what_is_compared_by_default_is_built_in() -> None:
+    for name in MINIATURES:
+        assert named_segmenter(name).mode == "corrected"
 
 
 def test_more_scenes_than_there_are_is_refused(tmp_path: Path) -> None:
