@@ -2,8 +2,8 @@
 
 Margins are fitted on scenes of the validation split, so that at most 5 % of the said values are wrong, and the figures
 are of the test split; 95 % intervals, bootstrap over scenes. Boxes and nouns are the true ones: what is measured is
-what captions add. Beside them two controls: no margin at all, and regions that were dealt to other scenes, of which
-nothing is known and nearly nothing may be said.
+what captions add. Beside them controls: no margin at all, with the noun alone as a rival and without; and regions that
+were dealt to others, to which the fitted captions should be as wrong as chance, or silent.
 
 Exit 1 where a colour is said that the truth contradicts in more than 5 % of the regions whose colour is said.
 
@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,6 @@ from ovsops.metrics.bootstrap import bootstrap
 from ovsops.miniature.attributes import LANGUAGES, NOUN_WORDS, Language
 from ovsops.miniature.scene import Thing, draw_scene
 from ovsops.miniature.splits import Split, seeds_of
-from ovsops.regions.attributes import load_attributes
 from ovsops.regions.caption_config import CaptionConfig
 from ovsops.regions.caption_margins import MarginFit, fit_caption_margins
 from ovsops.regions.captions import RegionCaption, RegionCaptioner
@@ -116,22 +115,24 @@ def see(model: FgClip2, split: Split, num_scenes: int) -> Regions:
 def measure(model: FgClip2, tuning: Regions, held_out: Regions, language: Language) -> list[Row]:
     """Captions with fitted margins, without any, and of regions of other scenes with the fitted ones."""
     encode = partial(model.encode_text, length="box")
-    vocabulary = load_attributes("world")
     open_config = CaptionConfig(words="world", attributes=TYPES, stuff_attributes=(), default_margin=0.0)
     unfitted = RegionCaptioner(encode, config=open_config)
     config, fits = fit_caption_margins(
-        unfitted.rank(tuning.features, tuning.is_empty, tuning.nouns(language), language=language),
+        unfitted,
+        tuning.features,
+        tuning.is_empty,
+        tuning.nouns(language),
         tuning.truths(),
-        vocabulary=vocabulary,
         language=language,
-        config=open_config,
     )
     fitted = RegionCaptioner(encode, config=config)
+    forced = RegionCaptioner(encode, config=replace(open_config, bare_competes=False))
     dealt = torch.from_numpy(np.roll(np.arange(len(held_out.things)), len(held_out.things) // 2))
     rows = []
     for name, captioner, features in (
         ("fitted", fitted, held_out.features),
         ("no margin", unfitted, held_out.features),
+        ("no margin, no noun", forced, held_out.features),
         ("other regions", fitted, held_out.features[dealt]),
     ):
         captions = captioner.caption(features, held_out.is_empty, held_out.nouns(language), language=language)
@@ -160,7 +161,8 @@ def row_of(
         "captions": name,
         "language": language,
         "type": kind,
-        "margin": None if fit is None or name == "no margin" else round(fit.margin, 4),
+        "margin": None if fit is None or "no margin" in name else round(fit.margin, 4),
+        "noun competes": "no noun" not in name if fit is None or "no margin" in name else fit.with_bare,
         "said": share(states, 1, 0),
         "declined": share(states, 3, 0),
         "wrong of said": share(states, 2, 1),

@@ -4,14 +4,14 @@
 do not: whether the region is any red is decided first, which red after that.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from ovsops.regions.attributes import AttributeType, AttributeVocabulary
+from ovsops.regions.attributes import AttributeType, AttributeValue, AttributeVocabulary
 from ovsops.regions.phrase_cache import PhraseCache
 
 
@@ -43,9 +43,13 @@ def rank_attributes(
     language: str,
     vocabulary: AttributeVocabulary,
     encode: PhraseCache,
-    bare_competes: bool,
+    with_bare: Collection[str],
 ) -> list[Ranks]:
-    """The ranks of every region, for the types that are asked of it. Regions do not depend on each other."""
+    """The ranks of every region, for the types that are asked of it. Regions do not depend on each other.
+
+    In the types `with_bare` the noun alone competes, too. In the others neither it does nor a value that goes without
+    saying: for an encoder to which "ball" is near every ball.
+    """
     places: dict[tuple[str, tuple[str, ...]], list[int]] = {}
     for place, (noun, types) in enumerate(zip(nouns, asked, strict=True)):
         places.setdefault((noun, tuple(types)), []).append(place)
@@ -53,19 +57,30 @@ def rank_attributes(
     for (noun, types), mine in places.items():
         for name in types:
             kind = vocabulary.type(name)
-            phrases = [value.phrase(noun, language) for value in kind.values]
-            if bare_competes and noun not in phrases:
+            values, has_bare = _competitors(kind, language, with_bare=name in with_bare)
+            phrases = [value.phrase(noun, language) for value in values]
+            if has_bare and noun not in phrases:
                 phrases.append(noun)
             # float64: what is found of a region must not change with the number of its neighbours
             cosines = features[mine].double() @ encode(phrases).to(features.device).double().T
-            for place, rank in zip(mine, _ranks(cosines, kind), strict=True):
+            for place, rank in zip(mine, _ranks(cosines, values), strict=True):
                 found[place][name] = rank
     return found
 
 
-def _ranks(cosines: Float64[Tensor, "R V"], kind: AttributeType) -> list[AttributeRank]:
+def _competitors(
+    kind: AttributeType, language: str, *, with_bare: bool
+) -> tuple[tuple[AttributeValue, ...], bool]:
+    """Values that compete, and whether the noun alone does; without another base there must be a rival still."""
+    spoken = tuple(value for value in kind.values if value.words[language])
+    if with_bare or len({value.family for value in spoken}) < 2:
+        return kind.values, True
+    return spoken, False
+
+
+def _ranks(cosines: Float64[Tensor, "R V"], values: Sequence[AttributeValue]) -> list[AttributeRank]:
     """Columns are the values, and perhaps the noun alone behind them."""
-    families = [value.family for value in kind.values]
+    families = [value.family for value in values]
     names = [*families, ""][: cosines.shape[1]]
     is_value = torch.tensor([place < len(families) for place in range(len(names))], device=cosines.device)
     best = cosines.masked_fill(~is_value, -torch.inf).argmax(dim=1)
@@ -80,12 +95,12 @@ def _ranks(cosines: Float64[Tensor, "R V"], kind: AttributeType) -> list[Attribu
     shade_margins = (top[:, 0] - siblings).tolist()
     found = []
     for row, (chosen, second) in enumerate(zip(best.tolist(), runner_up.tolist(), strict=True)):
-        value = kind.values[chosen]
+        value = values[chosen]
         found.append(
             AttributeRank(
                 base=value.family,
                 base_margin=base_margins[row],
-                runner_up=kind.values[second].name if second < len(kind.values) else "",
+                runner_up=values[second].name if second < len(values) else "",
                 shade=value.name if value.base else "",
                 shade_margin=shade_margins[row] if value.base else 0.0,
             )

@@ -34,6 +34,10 @@ class CaptionConfig:
     reds). Below it the base is said."""
     bare_competes: bool = True
     """Whether the noun alone is a rival, too: an attribute that adds nothing to the noun is declined."""
+    without_bare: tuple[str, ...] = ()
+    """Types (`colour`, `colour.zh`) in which it is none all the same, nor a value that goes without saying: to some
+    encoders "ball" is near every ball. Then margins must be fitted, as something always comes first;
+    `fit_caption_margins` finds out which types."""
     max_short_attributes: int = 3
     """The short caption says this many attributes at most, those of the largest margins; the long one all."""
     max_phrases: int = 20_000
@@ -62,6 +66,10 @@ class CaptionConfig:
         """The margin of a type's shade over all other values."""
         own = self.shade_margins.get(f"{kind}.{language}", self.shade_margins.get(kind))
         return self.margin(kind, language) if own is None else own
+
+    def has_bare(self, kind: str, language: str) -> bool:
+        """Whether the noun alone competes in a type."""
+        return self.bare_competes and not {kind, f"{kind}.{language}"} & set(self.without_bare)
 
     def asked(self, class_name: str, *, is_stuff: bool) -> tuple[str, ...]:
         """Types that are asked of a class."""

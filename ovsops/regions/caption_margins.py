@@ -11,13 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float, Float64
 from scipy.stats import beta
+from torch import Tensor
 
 from ovsops.errors import ConfigError, ShapeError
 from ovsops.regions.attribute_ranks import Ranks
 from ovsops.regions.attributes import AttributeVocabulary
 from ovsops.regions.caption_config import NEVER, CaptionConfig
+from ovsops.regions.captions import RegionCaptioner
 
 _NUM_CUTS = 20
 """Shares of the regions that are tried: 5 %, 10 %, ..., 100 %."""
@@ -47,6 +49,8 @@ class MarginFit:
     num_said: int
     num_wrong: int
     """Among those said."""
+    with_bare: bool = True
+    """Whether the noun alone was among the rivals."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,8 +61,13 @@ class JudgedMargins:
     is_right: Bool[np.ndarray, " N"]
 
 
-def fit_margin(judged: JudgedMargins, target: MarginTarget | None = None) -> MarginFit:
-    """The smallest margin that keeps the promise. Values with a margin that is not over 0 are never said."""
+def fit_margin(
+    judged: JudgedMargins, target: MarginTarget | None = None, *, num_families: int = 1
+) -> MarginFit:
+    """The smallest margin that keeps the promise. Values with a margin that is not over 0 are never said.
+
+    `num_families` is how many such fits the caller chooses from: the confidence is shared among them.
+    """
     target = target or MarginTarget()
     if np.isnan(judged.margins).any():
         raise ShapeError(
@@ -67,7 +76,7 @@ def fit_margin(judged: JudgedMargins, target: MarginTarget | None = None) -> Mar
     order = np.argsort(-judged.margins, kind="stable")
     margins, wrong = judged.margins[order], ~judged.is_right[order]
     num_positive = int((margins > 0).sum())
-    error = (1 - target.confidence) / _NUM_CUTS
+    error = (1 - target.confidence) / (_NUM_CUTS * num_families)
     best = MarginFit(margin=NEVER, num_regions=len(margins), num_said=0, num_wrong=0)
     for cut in range(1, _NUM_CUTS + 1):
         last = -(-len(margins) * cut // _NUM_CUTS)
@@ -113,28 +122,47 @@ def judge_ranks(
 
 
 def fit_caption_margins(
-    ranks: Sequence[Ranks],
+    captioner: RegionCaptioner,
+    features: Float[Tensor, "R D"],
+    is_empty: Bool[Tensor, " R"],
+    nouns: Sequence[str],
     truths: Sequence[Mapping[str, str]],
     *,
-    vocabulary: AttributeVocabulary,
     language: str,
-    config: CaptionConfig | None = None,
     target: MarginTarget | None = None,
 ) -> tuple[CaptionConfig, dict[str, MarginFit]]:
-    """`config` with the margins of every type that was asked for in this language, and the fit of each base.
+    """The captioner's config with margins of every type in this language, and the fit of each type's bases.
 
-    `ranks` come from `RegionCaptioner.rank` on tuning regions; report figures on others.
+    `truths` name the true value of each type of each tuning region; report figures on other regions. Every type is
+    fitted with the noun alone among the rivals and without it, and the one that says more is taken.
     """
-    bases, shades = judge_ranks(ranks, truths, vocabulary=vocabulary, language=language)
-    fits = {name: fit_margin(judged, target) for name, judged in bases.items() if len(judged.margins)}
-    shade_fits = {name: fit_margin(judged, target) for name, judged in shades.items() if len(judged.margins)}
-    config = config or CaptionConfig()
+    vocabulary, config = captioner.vocabulary, captioner.config
+    chosen: dict[str, MarginFit] = {}
+    shades: dict[str, MarginFit] = {}
+    choices = (True, False) if config.bare_competes else (False,)
+    for with_bare in choices:
+        ranks = captioner.rank(features, is_empty, nouns, language=language, with_bare=with_bare)
+        judged, judged_shades = judge_ranks(ranks, truths, vocabulary=vocabulary, language=language)
+        for name, margins in judged.items():
+            if not len(margins.margins):
+                continue
+            fit = replace(fit_margin(margins, target, num_families=len(choices)), with_bare=with_bare)
+            if name in chosen and chosen[name].num_said >= fit.num_said:
+                continue
+            chosen[name] = fit
+            shades.pop(name, None)
+            if len(judged_shades[name].margins):
+                shades[name] = fit_margin(judged_shades[name], target, num_families=len(choices))
+    without = {
+        f"{name}.{language}" for name, fit in chosen.items() if not fit.with_bare and config.bare_competes
+    }
     fitted = replace(
         config,
-        margins=_with(config.margins, fits, language),
-        shade_margins=_with(config.shade_margins, shade_fits, language),
+        margins=_with(config.margins, chosen, language),
+        shade_margins=_with(config.shade_margins, shades, language),
+        without_bare=tuple(sorted({*config.without_bare, *without})),
     )
-    return fitted, fits
+    return fitted, chosen
 
 
 def _with(margins: Mapping[str, float], fits: Mapping[str, MarginFit], language: str) -> dict[str, float]:

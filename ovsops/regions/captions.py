@@ -88,7 +88,10 @@ class RegionCaptioner:
         self.vocabulary = vocabulary or load_attributes(self.config.words)
         self.phrases = PhraseCache(encode, max_phrases=self.config.max_phrases)
         asked = {name for names in self.config.class_attributes.values() for name in names}
-        asked |= {key.partition(".")[0] for key in (*self.config.margins, *self.config.shade_margins)}
+        asked |= {
+            key.partition(".")[0]
+            for key in (*self.config.margins, *self.config.shade_margins, *self.config.without_bare)
+        }
         check_types(asked.union(self.config.attributes, self.config.stuff_attributes), self.vocabulary)
 
     def rank(
@@ -99,11 +102,13 @@ class RegionCaptioner:
         *,
         language: str,
         asked: Sequence[Sequence[str]] | None = None,
+        with_bare: bool | None = None,
     ) -> list[Ranks]:
         """The best value of every type and its margin, before anything is declined; nothing for an empty region.
 
         `nouns` are the class names (or phrases) in the language, one a region. `asked` are the types of each, by
-        default `config.attributes`. A type of which the noun says a value already is not asked.
+        default `config.attributes`. A type of which the noun says a value already is not asked. `with_bare` says for
+        all types whether the noun alone competes; None leaves it to the config.
         """
         self.vocabulary.check_language(language)
         if not len(features) == len(is_empty) == len(nouns) == len(asked if asked is not None else nouns):
@@ -123,7 +128,11 @@ class RegionCaptioner:
             language=language,
             vocabulary=self.vocabulary,
             encode=self.phrases,
-            bare_competes=self.config.bare_competes,
+            with_bare={
+                name
+                for name in self.vocabulary.names
+                if (self.config.has_bare(name, language) if with_bare is None else with_bare)
+            },
         )
         for place, rank in zip(live, ranks, strict=True):
             found[place] = rank

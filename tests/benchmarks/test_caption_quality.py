@@ -20,7 +20,7 @@ def test_shares_by_hand() -> None:
 def test_who_knows_nothing_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_untrained_fgclip2(tmp_path / "fgclip2")
     figures = tmp_path / "figures.json"
-    words = ["--checkpoint", str(folder), "--tune", "20", "--scenes", "10", "--json", str(figures)]
+    words = ["--checkpoint", str(folder), "--tune", "8", "--scenes", "5", "--json", str(figures)]
     assert main(words) == 0
     rows = json.loads(figures.read_text("utf-8"))
     assert {row["said"]["value"] for row in rows if row["captions"] == "fitted"} == {0.0}

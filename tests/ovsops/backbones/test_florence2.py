@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -124,6 +124,7 @@ def test_places_worked_out_by_hand() -> None:
     assert is_empty.tolist() == [False, False, False]
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(-100, 200), min_size=4, max_size=4), st.integers(1, 90), st.integers(1, 90))
 def test_places_are_always_tokens(box, height, width) -> None:
     places, is_empty = location_bins(torch.tensor([box], dtype=torch.float64), (height, width))

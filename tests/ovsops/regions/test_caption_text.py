@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ovsops.regions.caption_text import Clause, clean_caption, join_clauses, split_clauses
@@ -51,6 +51,7 @@ def test_all_clauses_joined_are_the_text_again(text: str, language: str) -> None
     assert join_clauses(clauses[1:], language).startswith(clauses[1].text)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.text(max_size=80), st.sampled_from(["en", "zh"]))
 def test_any_text_is_split_without_losing_a_word(text: str, language: str) -> None:
     clauses = split_clauses(text, language)
@@ -82,6 +83,7 @@ def test_a_megabyte_is_cut_between_words() -> None:
     assert len(clean_caption("红" * 10**6).text) == 600
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.text(max_size=300), st.integers(1, 50))
 def test_cleaning_again_changes_nothing(text: str, most: int) -> None:
     once = clean_caption(text, max_chars=most)

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ovsops.errors import ConfigError, ShapeError, VocabularyError
@@ -137,6 +137,7 @@ def test_margins_may_differ_by_language() -> None:
     assert caption("红色球", "球", "zh", margins=margins).short == "球"
 
 
+@settings(max_examples=12, deadline=None)
 @given(
     st.lists(
         st.sampled_from(["red ball", "light blue glass cup", "cup", "striped ball"]), min_size=1, max_size=7
@@ -147,7 +148,7 @@ def test_a_region_does_not_depend_on_its_neighbours(seen: list[str]) -> None:
     features = encode.vectors(seen)
     nouns = [text.split()[-1] for text in seen]
     is_empty = torch.zeros(len(seen), dtype=torch.bool)
-    captioner = RegionCaptioner(encode)
+    captioner = RegionCaptioner(encode, config=CaptionConfig(attributes=("colour", "pattern")))
     together = captioner.caption(features, is_empty, nouns, language="en")
     alone = [
         captioner.caption(features[i : i + 1], is_empty[:1], [noun], language="en")[0]

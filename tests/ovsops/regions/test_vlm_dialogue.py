@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ovsops.errors import RowError
@@ -75,6 +75,7 @@ def test_answers_are_yes_no_or_unsure() -> None:
             parse_answer(text)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.text(max_size=200))
 def test_any_text_is_an_answer_or_an_error_of_the_row(text: str) -> None:
     for parse in (parse_answer, lambda t: parse_caption(t, languages=("en",))):
