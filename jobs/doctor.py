@@ -90,7 +90,7 @@ def _recipe_checks(loaded: LoadedRecipe) -> Iterator[Check]:
 
     def checkpoints() -> str:
         check_annotator_licences(recipe.annotators)
-        check_annotator_models(recipe.annotators)
+        check_annotator_models(recipe.annotators, find_vocabulary(recipe.vocabulary, loaded.folder))
         identities = annotator_checkpoints(pin_annotator(recipe.annotators))
         return "; ".join(f"{role} {identity}" for role, identity in identities.items())
 

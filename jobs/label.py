@@ -119,7 +119,7 @@ def resolve(loaded: LoadedRecipe) -> ResolvedLabel:
     recipe = loaded.recipe
     vocabulary = find_vocabulary(recipe.vocabulary, loaded.folder)
     check_annotator_licences(recipe.annotators)
-    check_annotator_models(recipe.annotators)
+    check_annotator_models(recipe.annotators, vocabulary)
     annotators = pin_annotator(recipe.annotators)
     calibrator, annotators = with_calibrator(recipe.calibrator, annotators, vocabulary)
     second = recipe.agreement

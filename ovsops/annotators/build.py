@@ -35,7 +35,11 @@ from ovsops.annotators.names import (
 from ovsops.backbones.checkpoint import checkpoints_of, pin_checkpoints, read_config, resolve
 from ovsops.backbones.fgclip2 import FgClip2
 from ovsops.backbones.fgclip2_model import fgclip2_config
-from ovsops.backbones.mm_grounding_dino import LlmDet, check_detector_model
+from ovsops.backbones.mm_grounding_dino import (
+    LlmDet,
+    check_detector_model,
+    check_detector_names,
+)
 from ovsops.errors import ConfigError, VocabularyError
 from ovsops.regions.calibration import ScoreCalibrator
 from ovsops.regions.exclusive import ExclusiveConfig
@@ -375,16 +379,21 @@ def check_annotator_licences(config: AnnotatorConfig) -> None:
             check_licences(segmenter)
 
 
-def check_annotator_models(config: AnnotatorConfig) -> None:
-    """Raise `CheckpointError` where models do not fit the config or each other. Reads config.json, no weights."""
+def check_annotator_models(config: AnnotatorConfig, vocabulary: Vocabulary) -> None:
+    """Raise `CheckpointError` where models do not fit the config or each other, `VocabularyError` where the detector
+    cannot read a name. Reads configs and tokenizers, no weights.
+    """
     for segmenter in (config.segmenter, config.other):
         if segmenter is not None:
             check_models(segmenter)
     if isinstance(config.detector, LlmDetConfig):
-        check_detector_model(resolve(config.detector.llmdet))
+        place = resolve(config.detector.llmdet)
+        check_detector_model(place)
+        names = asked_names(config.detector, vocabulary).names
+        check_detector_names(place, names, names_per_prompt=config.detector.reading.names_per_prompt)
     if config.expert is not None:
-        place = resolve(config.expert.fgclip2)
-        fgclip2_config(read_config(place), place=str(place.folder))
+        expert = resolve(config.expert.fgclip2)
+        fgclip2_config(read_config(expert), place=str(expert.folder))
 
 
 def one_thread_on_a_cpu(device: str) -> None:

@@ -3,6 +3,7 @@
 Axes: B images of one size, N pairs of an image and a prompt, Q object queries, T tokens, h w pixels.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,10 @@ from ovsops.text.label_names import LabelNames
 
 Item = TypeVar("Item")
 
+logger = logging.getLogger(__name__)
+
+MAX_TOKENS = 256
+"""Tokens of a prompt, where config.json says nothing."""
 MODEL_TYPE = "mm-grounding-dino"
 """What the config.json of LLMDet says."""
 
@@ -248,6 +253,25 @@ def check_detector_model(checkpoint: ResolvedCheckpoint) -> None:
         raise CheckpointError(
             f"checkpoint {checkpoint.folder}: model_type {found!r}; LLMDet is of {MODEL_TYPE!r}"
         )
+
+
+def check_detector_names(
+    checkpoint: ResolvedCheckpoint, names: LabelNames, *, names_per_prompt: int
+) -> list[GroundingPrompt]:
+    """The prompts that a detector would be asked, from its tokenizer alone.
+
+    Raises `VocabularyError` for a name that it cannot read; warns of names that clean to one phrase.
+    """
+    collisions = names.collisions
+    if collisions:
+        logger.warning(
+            "the detector cannot tell apart %s%s: what it finds is labelled with the first of each",
+            "; ".join(", ".join(map(repr, same)) for same in collisions[:5]),
+            f" and {len(collisions) - 5} more groups of names" if len(collisions) > 5 else "",
+        )
+    max_tokens = int(read_config(checkpoint).get("max_text_len", MAX_TOKENS))
+    pieces = WordPieces(checkpoint.folder)
+    return name_prompts(pieces, names, names_per_prompt=names_per_prompt, max_tokens=max_tokens)
 
 
 class _ReplayedBackbone(nn.Module):

@@ -1,6 +1,7 @@
 """Detectors and the region expert through the label job. Checkpoints are untrained: names and scores mean nothing."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -216,3 +217,34 @@ def test_a_calibrator_of_other_models_is_refused(
     code, out, err = ovsops("plan", recipe)
     assert code == 4
     assert "fitted on another" in out + err
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["1 " * 99 + "1"], "no word that the detector|has .* tokens, a prompt has room for"),
+        (["钥匙"], "no word that the detector's tokenizer knows"),
+    ],
+)
+def test_names_that_the_detector_cannot_read_are_found_at_the_door(
+    write_recipe: Write, ovsops: Call, llmdet: dict[str, Any], names: list[str], message: str
+) -> None:
+    classes = [{"id": i, "name": name} for i, name in enumerate(names, 1)]
+    vocabulary = {"name": "odd", "languages": ["en"], "templates": {"en": "plain"}, "classes": classes}
+    recipe = write_recipe(segmenter=None, detector=llmdet, vocabulary=vocabulary)
+    code, out, err = ovsops("plan", recipe)
+    assert code in (2, 4)
+    assert re.search(message, out + err)
+
+
+def test_names_that_collide_are_one_phrase_and_keep_their_ids(
+    write_recipe: Write, ovsops: Call, tmp_path: Path, llmdet: dict[str, Any]
+) -> None:
+    names = ["bow (weapon)", "bow_(decorative_ribbons)", "st. bernard"]
+    classes = [{"id": 10 * i, "name": name} for i, name in enumerate(names, 1)]
+    vocabulary = {"name": "bows", "languages": ["en"], "templates": {"en": "plain"}, "classes": classes}
+    recipe = write_recipe(segmenter=None, detector=llmdet, vocabulary=vocabulary)
+    code, out, err = ovsops("run", recipe, "--engine", "inline")
+    assert code == 0, err
+    assert "cannot tell apart 'bow (weapon)', 'bow_(decorative_ribbons)'" in out + err
+    assert set(pd.read_parquet(tmp_path / "out" / "instances").category_id) <= {10, 30}

@@ -18,6 +18,7 @@ import yaml
 from jobs import cli
 from ovsops.errors import CheckpointError, ConfigError, OutputError, StorageError
 from pipelines.lock import OutputLock
+from pipelines.schemas import SCHEMA_VERSION
 from pipelines.storage import open_storage
 from tests.tiny.shards import write_shards
 
@@ -51,7 +52,7 @@ def test_the_manifest_says_what_the_labels_were_made_with(
 ) -> None:
     ovsops("run", write_recipe(), *INLINE)
     manifest = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert manifest["schema_version"] == 1
+    assert manifest["schema_version"] == SCHEMA_VERSION
     assert {"python", "ovsops", "torch", "transformers", "ray"} <= manifest["versions"].keys()
     assert set(manifest["checkpoints"]) == {"siglip", "dino", "mapper"}
     assert all("sha256:" in identity for identity in manifest["checkpoints"].values())

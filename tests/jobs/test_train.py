@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from jobs.named_settings import merge
 from jobs.recipe import (
     LoadedTrain,
     load_recipe,
-    merge,
     recipe_from_plain,
     recipe_schema,
     split_recipe,

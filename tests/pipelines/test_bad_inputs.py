@@ -44,7 +44,7 @@ def job_on(patterns: list[str], out: str, storage: StorageOptions | None = None,
     fields: dict[str, Any] = {
         "output": out,
         "shards": tuple(expand_inputs(patterns, storage)),
-        "segmenter": ColourFactory(),
+        "annotator": ColourFactory(),
         "segmenter_name": "colour",
         "classes": CLASSES,
         "manifest": {"schema_version": SCHEMA_VERSION, "recipe": {}},

@@ -19,6 +19,7 @@ from pipelines.export import export_coco
 from pipelines.ledger import Commit, Ledger
 from pipelines.parts import seal_records
 from pipelines.rows import Closing
+from pipelines.schemas import SCHEMA_VERSION
 from pipelines.shards import Shard
 from pipelines.storage import Storage, open_storage
 
@@ -95,7 +96,10 @@ def put_shard(storage: Storage, name: str, records: list[dict[str, Any]], *, pub
 
 
 def put_manifest(storage: Storage, vocabulary: Vocabulary = VOCABULARY) -> None:
-    storage.put("run.json", json.dumps({"schema_version": 1, "vocabulary": vocabulary.to_mapping()}).encode())
+    storage.put(
+        "run.json",
+        json.dumps({"schema_version": SCHEMA_VERSION, "vocabulary": vocabulary.to_mapping()}).encode(),
+    )
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def make_job(patterns: list[str], out: Path, **changes: Any) -> LabelJob:
     fields: dict[str, Any] = {
         "output": str(out),
         "shards": tuple(expand_inputs(patterns, StorageOptions())),
-        "segmenter": ColourFactory(),
+        "annotator": ColourFactory(),
         "segmenter_name": "colour",
         "classes": CLASSES,
         "manifest": {
