@@ -1,6 +1,7 @@
 """What a step of FG-CLIP 2's training sees, and where it comes from. A source of other data gives the same batches.
 
-Axes: B images, R regions, H regions with negatives.
+Axes: B images, R regions, H regions with negatives, h w pixels, T things of an image
+(the most that any has), A attributes.
 """
 
 from dataclasses import dataclass
@@ -40,6 +41,16 @@ class CaptionBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ThingMaps:
+    """Which thing is where, in images of one size, and what it is."""
+
+    instances: UInt8[Tensor, "B h w"]
+    """0, or the place of a thing in its image, from 1."""
+    codes: Int[Tensor, "B T A"]
+    """Attributes of each thing in the order and numbers of `ovsops.training.scenes.FAMILIES`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RegionBatch(CaptionBatch):
     """The same with regions of the images; what stage 2 learns from."""
 
@@ -57,6 +68,8 @@ class RegionBatch(CaptionBatch):
     """The true phrase of each, often a fuller one than in `phrases`."""
     negatives: tuple[tuple[str, ...], ...]
     """Phrases of each that are wrong in an attribute, as many for one as for another."""
+    things: "ThingMaps | None" = None
+    """What is known of every pixel, where a source knows it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -28,9 +28,10 @@ class FgClip2Module(nn.Module):
 
     margin: Tensor
 
-    def __init__(self, model: FgClip2Model, *, region_scale: float) -> None:
+    def __init__(self, model: FgClip2Model, *, region_scale: float, num_labels: int = 0) -> None:
         super().__init__()
         self.model = model
+        self.label_head = nn.Linear(model.width, num_labels) if num_labels else None
         self.log_scale_regions = nn.Parameter(torch.tensor(math.log(region_scale)))
         self.log_scale_hard = nn.Parameter(torch.tensor(math.log(region_scale)))
         self.register_buffer("margin", torch.zeros(()))

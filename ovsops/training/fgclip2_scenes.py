@@ -22,7 +22,7 @@ from ovsops.miniature.region_truth import (
     region_truth,
     values_of,
 )
-from ovsops.training.fgclip2_batch import CaptionBatch, RegionBatch, keys_of
+from ovsops.training.fgclip2_batch import CaptionBatch, RegionBatch, ThingMaps, keys_of
 from ovsops.training.fields import require_at_least, require_share
 from ovsops.training.scenes import NUM_THING_CLASSES, SceneBank, batch_indices, step_generator
 
@@ -110,6 +110,7 @@ class SceneRegions:
             hard_regions=torch.from_numpy(hard),
             hard_phrases=phrases,
             negatives=negatives,
+            things=ThingMaps(instances=self.bank.instances[rows], codes=self.bank.codes[rows]),
         )
 
     def _rows(self, step: int) -> tuple[Int[Tensor, " B"], torch.Generator]:

@@ -4,7 +4,11 @@ The terms are those of `ovsops.losses.fgclip2` (arXiv:2510.10921, section 3.2; r
 b1af1cd), weighted as the paper or the published code does, or by weights of one's own. No term is dropped in silence:
 too few regions on a worker are an error, or are skipped and counted in the curve.
 
-Axes: B images, R regions, H regions with negatives, K = 1 + negatives, D channels.
+Where a source knows every pixel, the values of a thing's attributes can be asked of its patches, too, through a linear
+head that is thrown away: patches learn what a pattern is before the text tower can say it. That is not FG-CLIP 2's, and
+off unless asked for.
+
+Axes: B images, R regions, H regions with negatives, K = 1 + negatives, D channels, P patches, A attributes.
 """
 
 from collections.abc import Mapping
@@ -13,9 +17,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from ovsops.backbones.fgclip2_model import FgClip2Model
+from ovsops.backbones.fgclip2_pixels import PatchBatch
 from ovsops.errors import ConfigError
 from ovsops.losses.fgclip2 import (
     WEIGHTS,
@@ -29,10 +36,11 @@ from ovsops.losses.fgclip2 import (
 from ovsops.losses.fgclip2_terms import TicMode
 from ovsops.losses.gather import Gather, no_gather
 from ovsops.losses.siglip import equal_pairs
-from ovsops.training.fgclip2_batch import RegionBatch, RegionSource
+from ovsops.training.fgclip2_batch import RegionBatch, RegionSource, ThingMaps
 from ovsops.training.fgclip2_module import FgClip2Embedder, FgClip2Module
 from ovsops.training.fgclip2_scenes import SceneRegionsConfig
 from ovsops.training.fields import require_at_least, require_positive, require_seed
+from ovsops.training.scenes import ABSENT, FAMILY_SIZES
 
 SKIPPED = "_skipped"
 """Ending of the curve's column that says on which share of the steps (and workers) a term was skipped. A skipped term
@@ -82,12 +90,15 @@ class FgClip2Stage2Config:
     """Where a worker has too few regions for a term: stop all, or skip it there and count it in the curve."""
     region_scale: float = 100.0
     """Where the learned scales of region terms start; 100 in the published code, less for a start that knows little."""
+    label_weight: float = 0.0
+    """Of the attributes of things on a linear head over patch tokens that is thrown away; 0 leaves the head out."""
     regions: SceneRegionsConfig = field(default_factory=SceneRegionsConfig)
     """What is said of the scenes' regions."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         require_at_least(self, "program", 1, "batch_size")
+        require_at_least(self, "program", 0, "label_weight")
         require_positive(self, "program", "region_scale")
         require_seed(self, "program")
         self.loss  # noqa: B018 - refuses a variant that there is not
@@ -119,15 +130,23 @@ class FgClip2Stage2Program:
         self.source, self.config, self.gather, self.device = source, config, gather, device
         self.weights = config.term_weights.of(config.weights)
         model.dense_feature_head.probe.requires_grad_(False)  # stored, and used by nothing
-        self.module: FgClip2Module = FgClip2Module(model, region_scale=config.region_scale).to(device)
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.module: FgClip2Module = FgClip2Module(
+                model,
+                region_scale=config.region_scale,
+                num_labels=sum(FAMILY_SIZES) if config.label_weight else 0,
+            ).to(device)
         self.embedder = FgClip2Embedder(model, tokenizer_folder, device=device)
         self._next_margin: Tensor | None = None
 
     def losses(self, step: int) -> Mapping[str, Tensor]:
         """Every term of the variant, `TERM_skipped` of each that can be, `margin`, and the weighted `total`."""
         module = self.module
+        batch = self.source.regions(step)
+        embedded, tokens, patches = self._embed(batch)
         found = fgclip2_loss(
-            self._embed(self.source.regions(step)),
+            embedded,
             FgClip2Scales(
                 log_scale=module.model.logit_scale.squeeze(),
                 bias=module.model.logit_bias.squeeze(),
@@ -146,6 +165,9 @@ class FgClip2Stage2Program:
         losses["total"] = torch.stack(
             [self.weights[term] * value for term, value in found.terms.items()]
         ).sum()
+        if self.config.label_weight:
+            losses["labels"] = self._label_loss(tokens, patches, batch.things)
+            losses["total"] = losses["total"] + self.config.label_weight * losses["labels"]
         return losses
 
     def after_step(self, step: int) -> None:
@@ -157,7 +179,30 @@ class FgClip2Stage2Program:
         """An FG-CLIP 2 checkpoint folder with its tokenizer, float16."""
         self.embedder.export(folder)
 
-    def _embed(self, batch: RegionBatch) -> FgClip2Batch:
+    def _label_loss(
+        self, tokens: Float[Tensor, "B P D"], patches: PatchBatch, things: ThingMaps | None
+    ) -> Float[Tensor, ""]:
+        """Cross-entropy of each attribute of the thing that covers most of a patch; mean over attributes and patches.
+
+        A batch in which no patch shows a thing has 0, and gradients of 0.
+        """
+        if things is None or bool((patches.grids != patches.grids[:1]).any()):
+            raise ConfigError(
+                f"program.label_weight is {self.config.label_weight}, but this source does not know which thing is "
+                "where, or has images of several sizes: set it to 0"
+            )
+        labels = patch_labels(things, grid=(int(patches.grids[0, 0]), int(patches.grids[0, 1])))
+        labels = labels.flatten(0, 1).to(self.device)
+        assert self.module.label_head is not None, "it is there where label_weight is over 0"
+        logits = self.module.label_head(tokens.flatten(0, 1)).float().split(list(FAMILY_SIZES), dim=1)
+        if not bool((labels[:, 0] != ABSENT).any()):
+            return torch.stack([part.sum() for part in logits]).sum() * 0.0
+        of_attributes = [
+            F.cross_entropy(part, labels[:, place], ignore_index=ABSENT) for place, part in enumerate(logits)
+        ]
+        return torch.stack(of_attributes).mean()
+
+    def _embed(self, batch: RegionBatch) -> tuple[FgClip2Batch, Float[Tensor, "B P D"], PatchBatch]:
         embedder = self.embedder
         images, tokens, patches = embedder.images(batch.images)
         regions = embedder.regions(
@@ -176,7 +221,7 @@ class FgClip2Stage2Program:
         phrases = embedder.texts([*batch.phrases, *hard], length="box")
         of_regions, of_hard = phrases.split([len(batch.phrases), len(hard)])
         keys = batch.phrase_keys.to(self.device)
-        return FgClip2Batch(
+        embedded = FgClip2Batch(
             images=images,
             texts_short=embedder.texts(batch.captions_short, length="short"),
             texts_long=embedder.texts(batch.captions_long, length="long"),
@@ -187,3 +232,13 @@ class FgClip2Stage2Program:
             global_positives=equal_pairs(batch.caption_keys.to(self.device), gather=self.gather),
             region_positives=keys[:, None] == keys[None],
         )
+        return embedded, tokens, patches
+
+
+def patch_labels(things: ThingMaps, *, grid: tuple[int, int]) -> Int[Tensor, "B P A"]:
+    """Attributes of the thing that covers more than half of each patch; ABSENT where none does."""
+    num_things = things.codes.shape[1]
+    planes = F.one_hot(things.instances.long(), num_things + 1)[..., 1:].permute(0, 3, 1, 2).float()
+    shares, owner = F.adaptive_avg_pool2d(planes, grid).flatten(2).max(dim=1)
+    codes = things.codes.gather(1, owner[:, :, None].expand(-1, -1, things.codes.shape[2]))
+    return torch.where(shares[:, :, None] > 0.5, codes, ABSENT)

@@ -34,6 +34,7 @@ ABSENT = -1
 _FAMILIES = {"noun": NOUNS, "colour": COLOURS, "pattern": PATTERNS, "material": MATERIALS, "size": SIZES}
 _CODES = {family: {value.name: i for i, value in enumerate(values)} for family, values in _FAMILIES.items()}
 FAMILIES = tuple(_FAMILIES)
+FAMILY_SIZES = tuple(len(values) for values in _FAMILIES.values())
 NUM_THING_CLASSES, NUM_STUFF = len(NOUNS), len(STUFF)
 
 

@@ -11,11 +11,16 @@ import torch
 from ovsops.errors import ConfigError, TrainingError
 from ovsops.losses.fgclip2 import WEIGHTS, Weights
 from ovsops.training.curve import read_curve
-from ovsops.training.fgclip2_batch import RegionBatch
+from ovsops.training.fgclip2_batch import RegionBatch, ThingMaps
 from ovsops.training.fgclip2_scenes import SceneRegionsConfig
-from ovsops.training.fgclip2_stage2 import FgClip2Stage2Config, FgClip2Stage2Program, TermWeights
+from ovsops.training.fgclip2_stage2 import (
+    FgClip2Stage2Config,
+    FgClip2Stage2Program,
+    TermWeights,
+    patch_labels,
+)
 from ovsops.training.loop import LoopConfig, train
-from ovsops.training.scenes import SceneBank
+from ovsops.training.scenes import ABSENT, FAMILY_SIZES, SceneBank
 from tests.ovsops.training.fgclip2_world import stage2
 from tests.ovsops.training.programs import (
     losses_whatever_was_drawn_before,
@@ -51,6 +56,7 @@ class NoRegions:
                 hard_regions=empty,
                 hard_phrases=(),
                 negatives=(),
+                things=None,
             )
         )
 
@@ -172,3 +178,31 @@ def test_too_few_regions_are_an_error_unless_skipping_is_asked_for(bank: SceneBa
 def test_nonsense_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         FgClip2Stage2Config(**changes)
+
+
+def test_patches_are_of_the_thing_that_covers_most_of_them() -> None:
+    instances = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    instances[0, :4, :3], instances[0, 4:, 4:6], instances[0, 4:, 6:] = 1, 2, 1
+    things = ThingMaps(instances=instances, codes=torch.tensor([[[3, 1], [5, 0]]]))
+    assert patch_labels(things, grid=(2, 2))[0].tolist() == [[3, 1], [ABSENT] * 2, [ABSENT] * 2, [ABSENT] * 2]
+    instances[0, 4:, 6] = 2
+    assert patch_labels(things, grid=(2, 2))[0, 3].tolist() == [5, 0]
+
+
+def test_attributes_can_be_asked_of_patches(bank: SceneBank, tmp_path: Path) -> None:
+    program = stage2(bank, tmp_path / "work", replace(CONFIG, label_weight=3.0))
+    plain = stage2(bank, tmp_path / "work", CONFIG)
+    assert plain.module.label_head is None
+    with torch.no_grad():
+        losses, without = values(program.losses(0)), values(plain.losses(0))
+        assert losses["total"] == pytest.approx(without["total"] + 3 * losses["labels"], rel=1e-5)
+        assert program.module.label_head is not None
+        program.module.label_head.weight.zero_()
+        program.module.label_head.bias.zero_()
+        sizes = torch.tensor(FAMILY_SIZES).float()
+        assert values(program.losses(0))["labels"] == pytest.approx(float(sizes.log().mean()), rel=1e-5)
+    assert without_gradient(stage2(bank, tmp_path / "work", replace(CONFIG, label_weight=3.0))) == set()
+    program = stage2(bank, tmp_path / "work", replace(CONFIG, label_weight=3.0, too_few="skip"))
+    program.source = NoRegions(program)
+    with pytest.raises(ConfigError, match="this source does not know which thing is where"):
+        program.losses(1)
