@@ -16,6 +16,8 @@ from transformers import (
     CLIPModel,
     Dinov2WithRegistersConfig,
     Dinov2WithRegistersModel,
+    MMGroundingDinoConfig,
+    MMGroundingDinoForObjectDetection,
     Sam3Config,
     Sam3Model,
     SiglipConfig,
@@ -25,6 +27,7 @@ from transformers import (
 )
 
 from ovsops.backbones.checkpoint import quiet_transformers
+from ovsops.backbones.wordpiece import SEPARATOR_WORDS, wordpiece_vocabulary, write_wordpieces
 
 IMAGE_SIZE, PATCH_SIZE = 128, 8
 TEXT_LENGTH = 64
@@ -186,6 +189,55 @@ def miniature_sam3(num_words: int, *, seed: int) -> Any:
     return model.train()
 
 
+def miniature_llmdet(words: Sequence[str], *, seed: int) -> Any:
+    """LLMDet (MM-Grounding-DINO) with random weights, ready to train: a Swin of 3 stages, 1 + 2 layers.
+
+    Its maps have cells of 8 and 16 px; LLMDet has two coarser ones more. 30 queries, whole words as text tokens, no
+    dropout, dropped paths or frozen parts.
+    """
+    config = MMGroundingDinoConfig(
+        backbone_config={
+            "model_type": "swin",
+            "image_size": IMAGE_SIZE,
+            "patch_size": PATCH_SIZE // 2,
+            "window_size": 8,
+            "embed_dim": 32,
+            "depths": (1, 2, 2),
+            "num_heads": (2, 4, 8),
+            "mlp_ratio": 2.0,
+            "drop_path_rate": 0.0,
+            "out_features": ["stage2", "stage3"],
+        },
+        text_config={
+            "model_type": "bert",
+            "vocab_size": len(wordpiece_vocabulary(_pieces(words))),
+            "hidden_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": NUM_HEADS,
+            "intermediate_size": 128,
+            "max_position_embeddings": 256,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        },
+        num_feature_levels=2,
+        num_queries=30,
+        d_model=64,
+        encoder_layers=1,
+        decoder_layers=2,
+        encoder_ffn_dim=128,
+        decoder_ffn_dim=128,
+        encoder_attention_heads=NUM_HEADS,
+        decoder_attention_heads=NUM_HEADS,
+        dropout=0.0,
+        fusion_droppath=0.0,
+        decoder_bbox_embed_share=False,
+        decoder_cls_embed_share=False,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return MMGroundingDinoForObjectDetection(config).train()
+
+
 @torch.no_grad()
 def _spread_detector(model: Any) -> None:
     """Start values with which signals keep their size: at transformers' every box and every score is the same.
@@ -219,6 +271,15 @@ def write_word_tokenizer(folder: Path, words: Sequence[str]) -> None:
 def write_clip_tokenizer(folder: Path, words: Sequence[str]) -> None:
     """The same words with CLIP's own start and end tokens."""
     _write_words(folder, (*_CLIP_SPECIALS, *words))
+
+
+def write_bert_tokenizer(folder: Path, words: Sequence[str]) -> None:
+    """The same words with BERT's separators; full stop and question mark end a name, other words become `[UNK]`."""
+    write_wordpieces(folder, _pieces(words))
+
+
+def _pieces(words: Sequence[str]) -> tuple[str, ...]:
+    return tuple(word for word in words if word not in SEPARATOR_WORDS)
 
 
 def _write_words(folder: Path, tokens: Sequence[str]) -> None:

@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import nn
 from transformers import MMGroundingDinoConfig, MMGroundingDinoForObjectDetection
 
 from ovsops.backbones.checkpoint import quiet_transformers
-from ovsops.backbones.wordpiece import BEGIN, END, QUESTION, STOP
+from ovsops.backbones.wordpiece import wordpiece_vocabulary, write_wordpieces
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _SIGNS = "-',&/:;!+#*\"%="
-_SPECIALS = {"[PAD]": 0, "[UNK]": 100, "[CLS]": BEGIN, "[SEP]": END, ".": STOP, "?": QUESTION}
+_KNOWN = (*_LETTERS, *(f"##{letter}" for letter in _LETTERS), *_SIGNS)
 
 
 def write_untrained_llmdet(folder: Path | str, *, seed: int = 0, **fields: Any) -> Path:
@@ -55,7 +54,7 @@ def tiny_llmdet_config(
         },
         text_config={
             "model_type": "bert",
-            "vocab_size": len(wordpiece_vocabulary()),
+            "vocab_size": len(wordpiece_vocabulary(_KNOWN)),
             "hidden_size": width,
             "num_hidden_layers": 2,
             "num_attention_heads": 2,
@@ -101,23 +100,4 @@ def randomize_llmdet(model: nn.Module, *, seed: int) -> None:
 
 def write_wordpiece_tokenizer(folder: Path) -> None:
     """A tokenizer.json of uncased BERT's kind and separators that knows single letters, digits and signs."""
-    vocabulary = {token: number for number, token in enumerate(wordpiece_vocabulary())}
-    tokenizer = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", BEGIN), ("[SEP]", END)]
-    )
-    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
-
-
-def wordpiece_vocabulary() -> tuple[str, ...]:
-    """Tokens in the order of their ids, up to the last separator; free places are named as in BERT."""
-    tokens = [f"[unused{place}]" for place in range(QUESTION + 1)]
-    for token, place in _SPECIALS.items():
-        tokens[place] = token
-    known = [*_LETTERS, *(f"##{letter}" for letter in _LETTERS), *_SIGNS]
-    tokens[END + 1 : END + 1 + len(known)] = known
-    return tuple(tokens)
+    write_wordpieces(folder, _KNOWN)

@@ -100,16 +100,18 @@ def set_prediction_losses(
     true = targets.masks[matches.pairs, matches.targets]
     return {
         "scores": F.binary_cross_entropy_with_logits(query_logits[asked].float(), answers[asked].float()),
-        **box_losses(boxes, targets, matches),
+        **box_losses(boxes, targets.boxes, matches),
         "masks": F.binary_cross_entropy_with_logits(found.float(), true),
         "dice": dice_loss(found, true),
     }
 
 
-def box_losses(boxes: Float[Tensor, "N Q 4"], targets: SetTargets, matches: Matches) -> dict[str, Tensor]:
+def box_losses(
+    boxes: Float[Tensor, "N Q 4"], true_boxes: Float[Tensor, "N K 4"], matches: Matches
+) -> dict[str, Tensor]:
     """`box_l1` (sum of the four differences) and `box_giou` (1 - generalized IoU), means over matches."""
     found = at_least_float32(boxes[matches.pairs, matches.queries])
-    true = targets.boxes[matches.pairs, matches.targets]
+    true = true_boxes[matches.pairs, matches.targets]
     return {
         "box_l1": (found - true).abs().sum(dim=-1).mean(),
         "box_giou": (1 - generalized_iou(found, true)).mean(),
@@ -133,6 +135,12 @@ def generalized_iou(boxes: Float[Tensor, "*#A 4"], others: Float[Tensor, "*#A 4"
     union = _areas(boxes) + _areas(others) - overlap
     around = outer.prod(dim=-1)
     return overlap / union.clamp_min(1e-9) - (around - union) / around.clamp_min(1e-9)
+
+
+def corners(boxes_cxcywh: Float[Tensor, "*A 4"]) -> Float[Tensor, "*A 4"]:
+    """(x1, y1, x2, y2) of boxes that are given by centre and sides."""
+    centre, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
+    return torch.cat([centre - half, centre + half], dim=-1)
 
 
 def _areas(boxes: Float[Tensor, "*A 4"]) -> Float[Tensor, "*A"]:

@@ -8,7 +8,7 @@ AP needs the scores of all images at once, so a state holds the outcome of every
 in any order: equal scores are put in order of image and place. `ap_interval` draws the images again.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,6 +30,8 @@ AREA_RANGES = {
     "large": (96.0**2, 1e10),
 }
 """Pixels, both ends closed, as COCO has it."""
+FIGURES = ("AP", "AP50", "AP75", *(f"AP {name}" for name in AREA_RANGES if name != "all"), "AR")
+"""Columns of `DetectionCounts.figures`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +222,21 @@ class DetectionCounts:
             axis=1,
         )
 
+    def figures(self, times_drawn: Int64[np.ndarray, "B I"]) -> Float64[np.ndarray, "B F"]:
+        """The figures of FIGURES had each image been in the set so often; columns in the order of `images`."""
+        _, precision, recall = self._curves(times_drawn)
+        of_all = precision[:, :, 0]
+        by_area = precision[:, :, 1:].swapaxes(1, 2)  # B A C T
+        return np.stack(
+            [
+                mean_of_defined(of_all.reshape(len(of_all), -1)),
+                *(mean_of_defined(of_all[:, :, k]) for k in (0, 5)),
+                *mean_of_defined(by_area.reshape(*by_area.shape[:2], -1)).T,
+                mean_of_defined(recall[:, :, 0].reshape(len(recall), -1)),
+            ],
+            axis=1,
+        )
+
     def _curves(
         self, times_drawn: Int64[np.ndarray, "B I"], *, ranges: Sequence[str] = tuple(AREA_RANGES)
     ) -> tuple[Int64[np.ndarray, " C"], Float64[np.ndarray, "B C A T"], Float64[np.ndarray, "B C A T"]]:
@@ -272,6 +289,30 @@ def precision_and_recall(
 
 def ap_interval(counts: DetectionCounts, *, config: BootstrapConfig | None = None) -> Interval:
     """Percentile bootstrap over images of AP, AP50, AP75; the same seed gives the same interval."""
+    return _drawn_again(counts, counts.average_precisions, config)
+
+
+def figure_intervals(
+    counts: DetectionCounts, *, config: BootstrapConfig | None = None
+) -> dict[str, Interval]:
+    """The same for every figure of FIGURES, by name."""
+    found = _drawn_again(counts, counts.figures, config)
+    parts = (found.value, found.low, found.high, found.num_defined)
+    return {
+        name: Interval(value=value, low=low, high=high, num_defined=num_defined)
+        for name, value, low, high, num_defined in zip(FIGURES, *map(_single, parts), strict=True)
+    }
+
+
+def _single(values: np.ndarray) -> list[np.ndarray]:
+    return [np.asarray(value) for value in values]
+
+
+def _drawn_again(
+    counts: DetectionCounts,
+    figure: Callable[[Int64[np.ndarray, "B I"]], Float64[np.ndarray, "B F"]],
+    config: BootstrapConfig | None,
+) -> Interval:
     config = config or BootstrapConfig(num_resamples=200)
     num_images = len(counts.images)
     if num_images == 0:
@@ -280,8 +321,8 @@ def ap_interval(counts: DetectionCounts, *, config: BootstrapConfig | None = Non
     times_drawn = generator.multinomial(
         num_images, np.full(num_images, 1 / num_images), size=config.num_resamples
     )
-    resampled = counts.average_precisions(times_drawn)
-    value = counts.average_precisions(np.ones((1, num_images), np.int64))[0]
+    resampled = figure(times_drawn)
+    value = figure(np.ones((1, num_images), np.int64))[0]
     tail, is_defined = (1 - config.confidence) / 2, ~np.isnan(resampled)
     low, high = np.nanquantile(np.where(is_defined.any(axis=0), resampled, 0.0), [tail, 1 - tail], axis=0)
     nan = np.where(is_defined.any(axis=0), 0.0, np.nan)

@@ -32,6 +32,7 @@ from ovsops.losses.set_prediction import (
     SetTargets,
     SetWeights,
     box_losses,
+    corners,
     dice_loss,
     match_queries,
     set_prediction_losses,
@@ -51,6 +52,7 @@ from ovsops.training.scenes import (
     class_shares,
     region_shares,
     step_generator,
+    tight_boxes,
 )
 
 NAMES = tuple(word.in_language(language) for language in LANGUAGES for word in (*NOUNS, *STUFF))
@@ -246,7 +248,7 @@ class Sam3Program:
         losses = set_prediction_losses(*queries, targets, matches)
         # Entry 0 is where the queries start, entry i the boxes after layer i; after the last layer: pred_boxes.
         for earlier in found.decoder_reference_boxes[1:]:
-            for name, value in box_losses(_corners(earlier), targets, matches).items():
+            for name, value in box_losses(corners(earlier), targets.boxes, matches).items():
                 losses[name] = losses[name] + value
         drawn = found.semantic_seg[:, 0].float()
         losses["presence"] = F.binary_cross_entropy_with_logits(
@@ -296,7 +298,7 @@ def regions_of(
     return Regions(
         classes=torch.cat([nouns, stuff.expand(len(nouns), -1)], dim=1),
         masks=region_shares(instances, semantic, patch_size=cell_size, num_things=num_things),
-        boxes=_boxes(planes),
+        boxes=tight_boxes(planes),
         is_there=planes.sum(dim=(2, 3)) >= LEAST_PIXELS,
     )
 
@@ -341,19 +343,3 @@ def targets_of(regions: Regions, phrases: Phrases) -> tuple[Float[Tensor, "N m m
     is_there = is_meant.gather(1, order)
     whole = (masks * is_there[:, :, None, None]).sum(dim=1)
     return whole, SetTargets(boxes=regions.boxes[scenes[:, None], order], masks=masks, is_there=is_there)
-
-
-def _boxes(planes: Bool[Tensor, "B R h w"]) -> Float[Tensor, "B R 4"]:
-    """Tight corners as shares of the sides; 0 0 1 1 where nothing is."""
-    sides = []
-    for axis in (2, 3):  # columns, then rows
-        line = planes.any(dim=axis).float()
-        length = line.shape[2]
-        sides.append((line.argmax(dim=2) / length, 1 - line.flip(2).argmax(dim=2) / length))
-    (x1, x2), (y1, y2) = sides
-    return torch.stack([x1, y1, x2, y2], dim=2)
-
-
-def _corners(boxes_cxcywh: Float[Tensor, "N Q 4"]) -> Float[Tensor, "N Q 4"]:
-    centre, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
-    return torch.cat([centre - half, centre + half], dim=-1)

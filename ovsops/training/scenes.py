@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -215,6 +215,17 @@ def region_planes(
     things = F.one_hot(instances.long(), num_things + 1)[..., 1:]
     stuff = F.one_hot((semantic.long() - NUM_THING_CLASSES).clamp_min(0), NUM_STUFF + 1)[..., 1:]
     return torch.cat([things, stuff], dim=-1).permute(0, 3, 1, 2).float()
+
+
+def tight_boxes(planes: Bool[Tensor, "B R h w"]) -> Float[Tensor, "B R 4"]:
+    """Corners of the tight boxes of planes, as shares of the sides; 0 0 1 1 where a plane is empty."""
+    sides = []
+    for axis in (2, 3):  # columns, then rows
+        line = planes.any(dim=axis).float()
+        length = line.shape[2]
+        sides.append((line.argmax(dim=2) / length, 1 - line.flip(2).argmax(dim=2) / length))
+    (x1, x2), (y1, y2) = sides
+    return torch.stack([x1, y1, x2, y2], dim=2)
 
 
 def matches(phrases: Int[Tensor, "P A"], regions: Int[Tensor, "R A"]) -> Tensor:

@@ -47,8 +47,8 @@ def save_state(folder: Path, standing: Standing, module: nn.Module, optimizer: t
     for index, slots in numbers["state"].items():
         tensors |= {f"optimizer.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
     tensors |= random_states()
-    save_file(
-        {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+    save_file(  # copies: tied weights have two names for one place in memory, which safetensors refuses
+        {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()},
         beside / "state.safetensors",
     )
     told = {"step": standing.step, "sums": dict(standing.sums), "counted": standing.counted}

@@ -13,6 +13,7 @@ from ovsops.training.fgclip2_module import load_fgclip2_to_train
 from ovsops.training.fgclip2_scenes import SceneRegions
 from ovsops.training.fgclip2_stage1 import FgClip2Stage1Config, FgClip2Stage1Program, stage1_start
 from ovsops.training.fgclip2_stage2 import FgClip2Stage2Config, FgClip2Stage2Program
+from ovsops.training.llmdet import LlmDetProgram, LlmDetProgramConfig
 from ovsops.training.loop import Program
 from ovsops.training.mapper_config import MapperProgramConfig
 from ovsops.training.mapper_setup import MapperTowers, build_mapper_program, prepare_mapper
@@ -109,6 +110,19 @@ class Sam3Recipe(Sam3ProgramConfig):
     ) -> Program:
         """The program with its first weights."""
         return Sam3Program(bank, self, work_folder, gather=gather, world_size=world_size, device=device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlmDetRecipe(LlmDetProgramConfig):
+    """A miniature LLMDet from random weights."""
+
+    kind: Literal["llmdet"] = "llmdet"
+
+    def build(
+        self, bank: SceneBank, work_folder: Path, *, gather: Gather, world_size: int, device: str
+    ) -> Program:
+        """The program with its first weights."""
+        return LlmDetProgram(bank, self, work_folder, gather=gather, world_size=world_size, device=device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +231,7 @@ ProgramRecipe = (
     | Sam3Recipe
     | FgClip2Stage1Recipe
     | FgClip2Stage2Recipe
+    | LlmDetRecipe
     | MapperRecipe
     | MapperStagesRecipe
 )
@@ -225,7 +240,7 @@ ProgramRecipe = (
 
 def check_pictures(program: ProgramRecipe, size_hw: tuple[int, int]) -> None:
     """Raises ConfigError where a program cannot learn from pictures of a size: before any is drawn."""
-    if isinstance(program, Siglip2Recipe | ClipRecipe | DinoRecipe | Sam3Recipe):
+    if isinstance(program, Siglip2Recipe | ClipRecipe | DinoRecipe | Sam3Recipe | LlmDetRecipe):
         check_picture_size(size_hw, patch_size=PATCH_SIZE, side=IMAGE_SIZE)
     elif isinstance(program, Dinov2Recipe):
         check_picture_size(size_hw, patch_size=PATCH_SIZE)

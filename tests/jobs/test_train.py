@@ -208,7 +208,8 @@ def test_what_is_learned_and_the_settings_make_the_recipe_whole_again() -> None:
 def test_the_schema_knows_every_program_and_its_fields() -> None:
     schema = recipe_schema("train")
     kinds = set(schema["properties"]["program"]["discriminator"]["mapping"])
-    assert kinds == {"siglip2", "dinov2", "dinov2_selfsup", "clip", "dino", "sam3", "mapper", "mapper_stages"}
+    of_towers = {"siglip2", "dinov2", "dinov2_selfsup", "clip", "dino", "sam3", "llmdet"}
+    assert kinds == {*of_towers, "mapper", "mapper_stages"}
     assert "description" in schema["$defs"]["Siglip2Recipe"]["properties"]["batch_size"]
     assert schema["$defs"]["LoopConfig"]["additionalProperties"] is False
 

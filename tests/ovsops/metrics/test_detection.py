@@ -20,6 +20,7 @@ from ovsops.metrics.detection import (
     FoundObjects,
     TrueObjects,
     ap_interval,
+    figure_intervals,
 )
 from ovsops.metrics.matching import box_ious
 
@@ -225,6 +226,14 @@ def test_an_image_drawn_twice_equals_two_images() -> None:
     assert (interval.low <= interval.value).all()
     assert (interval.value <= interval.high).all()
     assert interval.value[0] == pytest.approx(counts.compute().ap)
+    every = [again.ap, again.ap50, again.ap75, *again.ap_by_area.values(), again.average_recall]
+    np.testing.assert_allclose(counts.figures(drawn)[0], every, rtol=0, atol=1e-12)
+    named = figure_intervals(counts, config=BootstrapConfig(num_resamples=50))
+    assert list(named) == ["AP", "AP50", "AP75", "AP small", "AP medium", "AP large", "AR"]
+    np.testing.assert_array_equal(
+        [named["AP75"].low, named["AP75"].high], [interval.low[2], interval.high[2]]
+    )
+    assert float(named["AR"].value) == pytest.approx(counts.compute().average_recall)
 
 
 def test_lvis_judges_a_class_only_where_it_was_annotated() -> None:
