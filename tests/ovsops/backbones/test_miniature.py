@@ -11,13 +11,16 @@ from ovsops.backbones.miniature import (
     miniature_clip,
     miniature_dino,
     miniature_dinov2,
+    miniature_llmdet,
     miniature_sam3,
     miniature_siglip,
     save_half,
+    write_bert_tokenizer,
     write_clip_tokenizer,
     write_word_tokenizer,
 )
 from ovsops.backbones.tokenizers import ClipTokenizer, SiglipTokenizer
+from ovsops.backbones.wordpiece import END, STOP, WordPieces
 
 WORDS = ("a", "ball", "red", "，", "色", "红", "球")
 PAD, EOS, BOS, UNKNOWN = range(4)
@@ -157,3 +160,29 @@ def test_half_precision_keeps_every_name_and_rounds_once(tmp_path: Path) -> None
         assert torch.equal(saved[name], value.half())
     assert model.embeddings.cls_token.dtype == torch.float32  # what is trained stays as it was
     assert {file.name for file in (tmp_path / "dino").iterdir()} == {"config.json", "model.safetensors"}
+
+
+def test_llmdet_reads_the_same_words_between_the_separators_of_bert(tmp_path: Path) -> None:
+    write_bert_tokenizer(tmp_path, ("a", "ball", ".", "red", "，", "色", "红", "球", "?"))
+    pieces = WordPieces(tmp_path)
+    first = END + 1
+    expected = {
+        "a Red ball": (first, first + 2, first + 1),
+        "红色球": (first + 5, first + 4, first + 6),
+        "ball. reddish": (first + 1, STOP, pieces.unknown),
+    }
+    assert {text: pieces(text).token_ids for text in expected} == expected
+
+
+def test_llmdet_has_maps_of_8_and_16_pixels_and_no_shared_heads() -> None:
+    model = miniature_llmdet(WORDS, seed=0)
+    with torch.no_grad():
+        levels, _ = model.model.backbone(
+            torch.zeros(1, 3, 128, 128), torch.ones(1, 128, 128, dtype=torch.bool)
+        )
+    assert [tuple(level.shape[2:]) for level, _ in levels] == [(16, 16), (8, 8)]
+    heads = [model.bbox_embed[layer].layers[0].weight for layer in range(2)]
+    assert heads[0] is not heads[1]
+    assert heads[0] is model.model.decoder.bbox_embed[0].layers[0].weight
+    again = miniature_llmdet(WORDS, seed=0).state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
