@@ -22,7 +22,7 @@ from ovsops.training.shipping import calibrate, save_calibration
 logger = logging.getLogger(__name__)
 
 RECIPES = Path(__file__).with_name("recipes")
-TOWERS = ("siglip2", "dinov2", "clip", "dino", "sam3")
+TOWERS = ("siglip2", "dinov2", "clip", "dino", "sam3", "llmdet")
 _MAPPER_TOWERS = (("siglip", "siglip2"), ("dino", "dinov2"))
 """Fields of the mapper's recipe, and the training whose checkpoint each takes."""
 VALIDATION_SCENES = 150
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--out",
         type=Path,
         default=_DEFAULT_OUT,
-        help="folder for siglip2/, dinov2/, clip/, dino/, sam3/, mapper/",
+        help="folder for siglip2/, dinov2/, clip/, dino/, sam3/, llmdet/, mapper/",
     )
     options = parser.parse_args(arguments)
     trained = {name: options.train_out / name for name in (*TOWERS, "mapper")}

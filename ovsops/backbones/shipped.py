@@ -9,7 +9,7 @@ from ovsops.errors import CheckpointError
 PARTS = ("siglip2", "dinov2", "mapper")
 """Folders of the miniature checkpoints that the fused segmenter needs."""
 OTHER_PARTS = ("clip", "dino", "sam3", "fgclip2", "llmdet")
-"""Folders of those that other segmenters need."""
+"""Folders of those that other segmenters need, of the region expert and of the detector."""
 CALIBRATION = "calibration.json"
 """Constants that were fitted for them, by the names of the segmenter's fields."""
 
