@@ -53,7 +53,7 @@ def bootstrap(
     The same seed gives the same interval. Raises `ShapeError` without images.
     """
     sums = _resampled(states, config := config or BootstrapConfig())
-    return _interval(figure(_whole(states)), figure(sums), config)
+    return percentile_interval(np.asarray(figure(_whole(states))[0]), figure(sums), config)
 
 
 def paired_bootstrap(
@@ -74,30 +74,32 @@ def paired_bootstrap(
             " needs the same images in the same order"
         )
     config = config or BootstrapConfig()
-    value = figure(_whole(states)) - figure(_whole(baseline_states))
+    value = np.asarray((figure(_whole(states)) - figure(_whole(baseline_states)))[0])
     resampled = figure(_resampled(states, config)) - figure(_resampled(baseline_states, config))
-    return _interval(value, resampled, config)
+    return percentile_interval(value, resampled, config)
 
 
 def _whole(states: Num[np.ndarray, "I *K"]) -> Num[np.ndarray, "1 *K"]:
     return states.sum(axis=0, keepdims=True)
 
 
-def _resampled(states: Num[np.ndarray, "I *K"], config: BootstrapConfig) -> Float64[np.ndarray, "B *K"]:
-    """States of the resamples. Float64 holds the sums of whole counts exactly up to 2**53."""
-    num_images = len(states)
+def draw_times(num_images: int, config: BootstrapConfig) -> Int64[np.ndarray, "B I"]:
+    """How often each image is drawn in each resample; the same seed and number give the same draws."""
     if num_images == 0:
         raise ShapeError("there are no images to draw from: give the states of at least one")
     generator = np.random.default_rng(config.seed)
-    times_drawn = generator.multinomial(
-        num_images, np.full(num_images, 1 / num_images), size=config.num_resamples
-    )  # B I
-    flat = states.reshape(num_images, -1).astype(np.float64)
+    return generator.multinomial(num_images, np.full(num_images, 1 / num_images), size=config.num_resamples)
+
+
+def _resampled(states: Num[np.ndarray, "I *K"], config: BootstrapConfig) -> Float64[np.ndarray, "B *K"]:
+    """States of the resamples. Float64 holds the sums of whole counts exactly up to 2**53."""
+    times_drawn = draw_times(len(states), config)
+    flat = states.reshape(len(states), -1).astype(np.float64)
     return (times_drawn.astype(np.float64) @ flat).reshape(config.num_resamples, *states.shape[1:])
 
 
-def _interval(
-    value: Float64[np.ndarray, "1 *F"], resampled: Float64[np.ndarray, "B *F"], config: BootstrapConfig
+def percentile_interval(
+    value: Float64[np.ndarray, "*F"], resampled: Float64[np.ndarray, "B *F"], config: BootstrapConfig
 ) -> Interval:
     """Percentiles over the resamples in which a figure is defined."""
     tail = (1 - config.confidence) / 2
@@ -108,7 +110,7 @@ def _interval(
     low, high = np.nanquantile(filled, [tail, 1 - tail], axis=0)
     nan = np.where(num_defined > 0, 0.0, np.nan)
     return Interval(
-        value=np.asarray(value[0], np.float64),
+        value=np.asarray(value, np.float64),
         low=np.asarray(low + nan),
         high=np.asarray(high + nan),
         num_defined=np.asarray(num_defined, np.int64),

@@ -8,20 +8,20 @@ AP needs the scores of all images at once, so a state holds the outcome of every
 in any order: equal scores are put in order of image and place. `ap_interval` draws the images again.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int8, Int64, Num
+from jaxtyping import Bool, Float64, Int8, Int64
 
 from ovsops.errors import ConfigError, ShapeError
 from ovsops.masks.rle import Rle
-from ovsops.metrics.bootstrap import BootstrapConfig, Interval
+from ovsops.metrics.average_precision import precision_at_hits
+from ovsops.metrics.bootstrap import BootstrapConfig, Interval, draw_times, percentile_interval
 from ovsops.metrics.counts import mean_of_defined
 from ovsops.metrics.matching import HIT, IGNORED, box_areas, box_ious, by_score, mask_areas, mask_ious, match
 
-RECALLS = np.linspace(0.0, 1.0, 101)
 OVERLAPS = np.linspace(0.5, 0.95, 10)
 AREA_RANGES = {
     "all": (0.0, 1e10),
@@ -32,6 +32,8 @@ AREA_RANGES = {
 """Pixels, both ends closed, as COCO has it."""
 FIGURES = ("AP", "AP50", "AP75", *(f"AP {name}" for name in AREA_RANGES if name != "all"), "AR")
 """Columns of `DetectionCounts.figures`."""
+_CELLS = 1 << 22
+"""Numbers of resamples by finds that are worked on at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,39 +139,18 @@ class DetectionCounts:
         config = config or DetectionConfig()
         if not np.isfinite(found.scores).all():
             raise ShapeError(f"image {image}: scores that are not finite cannot be put in order")
-        found_labels, true_labels = (
-            np.zeros_like(labels) if config.is_class_agnostic else labels
-            for labels in (found.labels, truth.labels)
-        )
-        ious, found_areas, true_areas = _overlaps(found, truth, config)
         parts = [cls.zeros(config)]
-        for label in np.union1d(found_labels, true_labels).tolist():
-            mine = (true_labels == label).nonzero()[0]
-            is_judged = truth.verified_absent is None or len(mine) or label in truth.verified_absent
-            if not is_judged:
-                continue
-            candidates = (found_labels == label).nonzero()[0]
-            order = candidates[by_score(found.scores[candidates], config.max_per_image)]
-            crowds = np.zeros(len(mine), bool) if truth.is_crowd is None else truth.is_crowd[mine]
-            is_ignored = _outside(true_areas[mine]) | crowds
-            outcomes = match(
-                ious[np.ix_(order, mine)],
-                overlaps=OVERLAPS,
-                is_ignored=is_ignored,
-                is_crowd=crowds,
-                is_outside=_outside(found_areas[order]) | (label in truth.not_exhaustive),
-            )
-            places = np.arange(len(order))
+        for judged in _judged(found, truth, config):
+            places = np.arange(len(judged.order))
+            labels = np.full_like(places, judged.label)
             parts.append(
                 cls(
                     config=config,
                     images=np.zeros(0, np.int64),
-                    found=np.stack(
-                        [np.full_like(places, image), places, np.full_like(places, label)], axis=1
-                    ),
-                    scores=found.scores[order],
-                    outcomes=outcomes,
-                    true=np.array([[image, label, *(~is_ignored).sum(axis=1)]], np.int64),
+                    found=np.stack([np.full_like(places, image), places, labels], axis=1),
+                    scores=found.scores[judged.order],
+                    outcomes=judged.outcomes,
+                    true=np.array([[image, judged.label, *judged.num_true]], np.int64),
                 )
             )
         whole = cls.of_parts(parts)
@@ -195,96 +176,194 @@ class DetectionCounts:
 
     def compute(self) -> DetectionFigures:
         """All figures of the images counted."""
-        labels, precision, recall = self._curves(np.ones((1, len(self.images)), np.int64))
-        by_label = precision[0]  # C A T
-        areas = dict(
-            zip(
-                AREA_RANGES,
-                mean_of_defined(by_label.swapaxes(0, 1).reshape(len(AREA_RANGES), -1)),
-                strict=True,
-            )
-        )
+        found = self.resampled(np.ones((1, len(self.images)), np.int64))
         return DetectionFigures(
-            ap=float(areas.pop("all")),
-            ap50=float(mean_of_defined(by_label[:, 0, 0])),
-            ap75=float(mean_of_defined(by_label[:, 0, 5])),
-            ap_by_area={name: float(value) for name, value in areas.items()},
-            average_recall=float(mean_of_defined(recall[0, :, 0].ravel())),
-            ap_by_label=dict(zip(labels.tolist(), by_label[:, 0].mean(axis=1).tolist(), strict=True)),
+            ap=float(found.ap[0]),
+            ap50=float(found.ap50[0]),
+            ap75=float(found.ap75[0]),
+            ap_by_area={name: float(values[0]) for name, values in found.ap_by_area.items()},
+            average_recall=float(found.average_recall[0]),
+            ap_by_label=dict(zip(found.labels.tolist(), found.ap_by_label[0].tolist(), strict=True)),
         )
 
     def average_precisions(self, times_drawn: Int64[np.ndarray, "B I"]) -> Float64[np.ndarray, "B 3"]:
         """AP, AP50 and AP75 had each image been in the set so often; columns in the order of `images`."""
-        _, precision, _ = self._curves(times_drawn, ranges=("all",))
-        flat = precision[:, :, 0]
-        return np.stack(
-            [mean_of_defined(flat.reshape(len(flat), -1)), *(mean_of_defined(flat[:, :, k]) for k in (0, 5))],
-            axis=1,
+        found = self.resampled(times_drawn, has_sizes=False)
+        return np.stack([found.ap, found.ap50, found.ap75], axis=1)
+
+    def resampled(
+        self,
+        times_drawn: Int64[np.ndarray, "B R"],
+        columns: Int64[np.ndarray, " I"] | None = None,
+        *,
+        has_sizes: bool = True,
+    ) -> "ResampledFigures":
+        """Figures had each image been in the set so often; `has_sizes` asks for AP by size, too.
+
+        `columns` says for each of `images` where its draws stand, so that images drawn in blocks can share a column;
+        without it, columns are in the order of `images`. Time grows with finds times resamples.
+        """
+        if columns is None:
+            columns = np.arange(len(self.images))
+        ranges = list(AREA_RANGES) if has_sizes else ["all"]
+        curves = [self._curve(label, columns) for label in self._labels().tolist()]
+        longest = max(
+            [len(curve.columns) for curve in curves] + [len(curves) * len(ranges) * len(OVERLAPS), 1]
+        )
+        step = max(1, _CELLS // longest)
+        parts = [
+            self._resampled(times_drawn[start : start + step], curves, ranges)
+            for start in range(0, len(times_drawn), step)
+        ]
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        sizes = {name: joined.pop(name) for name in ranges if name != "all"}
+        return ResampledFigures(labels=self._labels(), ap_by_area=sizes, **joined)
+
+    def _labels(self) -> Int64[np.ndarray, " C"]:
+        """Classes that have true objects."""
+        return np.unique(self.true[self.true[:, 2] > 0, 1])
+
+    def _curve(self, label: int, columns: Int64[np.ndarray, " I"]) -> "_Curve":
+        order = np.argsort(self.images)
+        mine = (self.found[:, 2] == label).nonzero()[0]
+        mine = mine[np.lexsort((self.found[mine, 1], self.found[mine, 0], -self.scores[mine]))]
+        mine = mine[: self.config.max_per_class]
+        rows = self.true[self.true[:, 1] == label]
+
+        def columns_of(images: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+            return columns[order[np.searchsorted(self.images[order], images)]]
+
+        return _Curve(
+            columns=columns_of(self.found[mine, 0]),
+            outcomes=self.outcomes[mine],
+            columns_of_true=columns_of(rows[:, 0]),
+            num_true=rows[:, 2:],
         )
 
     def figures(self, times_drawn: Int64[np.ndarray, "B I"]) -> Float64[np.ndarray, "B F"]:
         """The figures of FIGURES had each image been in the set so often; columns in the order of `images`."""
-        _, precision, recall = self._curves(times_drawn)
-        of_all = precision[:, :, 0]
-        by_area = precision[:, :, 1:].swapaxes(1, 2)  # B A C T
-        return np.stack(
-            [
-                mean_of_defined(of_all.reshape(len(of_all), -1)),
-                *(mean_of_defined(of_all[:, :, k]) for k in (0, 5)),
-                *mean_of_defined(by_area.reshape(*by_area.shape[:2], -1)).T,
-                mean_of_defined(recall[:, :, 0].reshape(len(recall), -1)),
-            ],
-            axis=1,
-        )
+        found = self.resampled(times_drawn)
+        sizes = found.ap_by_area.values()
+        return np.stack([found.ap, found.ap50, found.ap75, *sizes, found.average_recall], axis=1)
 
-    def _curves(
-        self, times_drawn: Int64[np.ndarray, "B I"], *, ranges: Sequence[str] = tuple(AREA_RANGES)
-    ) -> tuple[Int64[np.ndarray, " C"], Float64[np.ndarray, "B C A T"], Float64[np.ndarray, "B C A T"]]:
-        """Classes, and AP and recall of each."""
-        labels = np.unique(self.true[self.true[:, 2] > 0, 1])
-        shape = (len(times_drawn), len(labels), len(ranges), len(OVERLAPS))
+    def _resampled(
+        self, times_drawn: Int64[np.ndarray, "B R"], curves: Sequence["_Curve"], ranges: Sequence[str]
+    ) -> dict[str, Float64[np.ndarray, "B *C"]]:
+        shape = (len(times_drawn), len(curves), len(ranges), len(OVERLAPS))
         precision, recall = np.full(shape, np.nan), np.full(shape, np.nan)
-        order_of_images = np.argsort(self.images)
-        for c, label in enumerate(labels):
-            mine = (self.found[:, 2] == label).nonzero()[0]
-            mine = mine[np.lexsort((self.found[mine, 1], self.found[mine, 0], -self.scores[mine]))]
-            mine = mine[: self.config.max_per_class]
-            rows = self.true[self.true[:, 1] == label]
-            columns = self._columns(self.found[mine, 0], order_of_images)
-            weights = times_drawn[:, columns]  # B N
+        for c, curve in enumerate(curves):
             for a, name in enumerate(ranges):
-                place = list(AREA_RANGES).index(name)
-                num_true = times_drawn[:, self._columns(rows[:, 0], order_of_images)] @ rows[:, 2 + place]
-                for t in range(len(OVERLAPS)):
-                    outcome = self.outcomes[mine, place, t]
-                    counts = outcome != IGNORED
-                    curve = precision_and_recall(weights[:, counts], outcome[counts] == HIT, num_true)
-                    precision[:, c, a, t], recall[:, c, a, t] = curve
-        return labels, precision, recall
+                found = curve.at_overlaps(times_drawn, list(AREA_RANGES).index(name))
+                precision[:, c, a], recall[:, c, a] = found
+        of_all, batch = precision[:, :, 0], len(times_drawn)
+        return {
+            "ap": mean_of_defined(of_all.reshape(batch, -1)),
+            "ap50": mean_of_defined(of_all[:, :, 0]),
+            "ap75": mean_of_defined(of_all[:, :, 5]),
+            "average_recall": mean_of_defined(recall[:, :, 0].reshape(batch, -1)),
+            "ap_by_label": of_all.mean(axis=2),
+            "ap50_by_label": of_all[:, :, 0].copy(),
+            **{
+                name: mean_of_defined(precision[:, :, a].reshape(batch, -1))
+                for a, name in enumerate(ranges)
+                if name != "all"
+            },
+        }
 
-    def _columns(
-        self, images: Int64[np.ndarray, " N"], order: Int64[np.ndarray, " I"]
-    ) -> Int64[np.ndarray, " N"]:
-        return order[np.searchsorted(self.images[order], images)]
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ResampledFigures:
+    """Figures of many resamples; nan where no class has true objects among what was drawn."""
+
+    labels: Int64[np.ndarray, " C"]
+    """Classes that have true objects."""
+    ap: Float64[np.ndarray, " B"]
+    ap50: Float64[np.ndarray, " B"]
+    ap75: Float64[np.ndarray, " B"]
+    ap_by_area: dict[str, Float64[np.ndarray, " B"]]
+    average_recall: Float64[np.ndarray, " B"]
+    ap_by_label: Float64[np.ndarray, "B C"]
+    ap50_by_label: Float64[np.ndarray, "B C"]
 
 
-def precision_and_recall(
-    weights: Num[np.ndarray, "B N"], is_hit: Bool[np.ndarray, " N"], num_true: Num[np.ndarray, " B"]
-) -> tuple[Float64[np.ndarray, " B"], Float64[np.ndarray, " B"]]:
-    """AP over 101 recalls and the last recall of finds in order of score; nan where nothing is true.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Curve:
+    """Finds of a class in order of score, and its true objects."""
 
-    Precision at a recall is the best at this or any higher recall, 0 beyond the last one.
+    columns: Int64[np.ndarray, " N"]
+    """Where the draws of a find's image stand."""
+    outcomes: Int8[np.ndarray, "N A T"]
+    columns_of_true: Int64[np.ndarray, " K"]
+    num_true: Int64[np.ndarray, "K A"]
+
+    def at_overlaps(
+        self, times_drawn: Int64[np.ndarray, "B R"], area: int
+    ) -> tuple[Float64[np.ndarray, "B T"], Float64[np.ndarray, "B T"]]:
+        """AP and last recall at each overlap, for true objects of a range of areas."""
+        weights = times_drawn[:, self.columns]
+        num_true = times_drawn[:, self.columns_of_true] @ self.num_true[:, area]
+        num_finds: dict[bytes, Int64[np.ndarray, "B N"]] = {}
+        both = []
+        for t in range(len(OVERLAPS)):
+            outcome = self.outcomes[:, area, t]
+            counts, is_hit = outcome != IGNORED, outcome == HIT
+            key = counts.tobytes()  # most overlaps ignore the same finds
+            if key not in num_finds:
+                num_finds = {key: np.cumsum(weights * counts, axis=1)}
+            both.append(precision_at_hits(num_finds[key][:, is_hit], weights[:, is_hit], num_true))
+        precision, recall = (np.stack(columns, axis=1) for columns in zip(*both, strict=True))
+        return precision, recall
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Judged:
+    """A class that is judged in an image."""
+
+    label: int
+    order: Int64[np.ndarray, " K"]
+    """Places of the found objects that count, best first."""
+    outcomes: Int8[np.ndarray, "K A T"]
+    num_true: list[int]
+    """By range of areas."""
+
+
+def _judged(found: FoundObjects, truth: TrueObjects, config: DetectionConfig) -> Iterator[_Judged]:
+    """Every class that was found or is true, unless the truth says nothing of it."""
+    found_labels, true_labels = (
+        np.zeros_like(labels) if config.is_class_agnostic else labels
+        for labels in (found.labels, truth.labels)
+    )
+    ious, found_areas, true_areas = _overlaps(found, truth, config)
+    for label in np.union1d(found_labels, true_labels).tolist():
+        mine = (true_labels == label).nonzero()[0]
+        if not (truth.verified_absent is None or len(mine) or label in truth.verified_absent):
+            continue
+        candidates = (found_labels == label).nonzero()[0]
+        order = candidates[by_score(found.scores[candidates], config.max_per_image)]
+        crowds = np.zeros(len(mine), bool) if truth.is_crowd is None else truth.is_crowd[mine]
+        is_ignored = _outside(true_areas[mine]) | crowds
+        outcomes = match(
+            ious[np.ix_(order, mine)],
+            overlaps=OVERLAPS,
+            is_ignored=is_ignored,
+            is_crowd=crowds,
+            is_outside=_outside(found_areas[order]) | (label in truth.not_exhaustive),
+        )
+        num_true: list[int] = (~is_ignored).sum(axis=1).tolist()
+        yield _Judged(label=label, order=order, outcomes=outcomes, num_true=num_true)
+
+
+def outcomes_at_half(
+    found: FoundObjects, truth: TrueObjects, *, config: DetectionConfig | None = None
+) -> Int8[np.ndarray, " N"]:
+    """`HIT`, `MISS` or `IGNORED` for each found object at IoU 0.5, all sizes.
+
+    Ignored are also finds of classes that are not judged here, and those beyond `max_per_image`.
     """
-    hits = np.cumsum(weights * is_hit, axis=1, dtype=np.float64)
-    finds = np.cumsum(weights, axis=1, dtype=np.float64)
-    average, last = np.full(len(weights), np.nan), np.full(len(weights), np.nan)
-    for b in (num_true > 0).nonzero()[0]:
-        recall = hits[b] / num_true[b]
-        precision = np.divide(hits[b], finds[b], out=np.zeros_like(finds[b]), where=finds[b] > 0)
-        envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
-        average[b] = envelope[np.searchsorted(recall, RECALLS, side="left")].mean()
-        last[b] = recall[-1] if len(recall) else 0.0
-    return average, last
+    outcomes = np.full(len(found.labels), IGNORED, np.int8)
+    for judged in _judged(found, truth, config or DetectionConfig()):
+        outcomes[judged.order] = judged.outcomes[:, 0, 0]
+    return outcomes
 
 
 def ap_interval(counts: DetectionCounts, *, config: BootstrapConfig | None = None) -> Interval:
@@ -317,16 +396,9 @@ def _drawn_again(
     num_images = len(counts.images)
     if num_images == 0:
         raise ShapeError("there are no images to draw from: give the states of at least one")
-    generator = np.random.default_rng(config.seed)
-    times_drawn = generator.multinomial(
-        num_images, np.full(num_images, 1 / num_images), size=config.num_resamples
-    )
-    resampled = figure(times_drawn)
+    resampled = figure(draw_times(num_images, config))
     value = figure(np.ones((1, num_images), np.int64))[0]
-    tail, is_defined = (1 - config.confidence) / 2, ~np.isnan(resampled)
-    low, high = np.nanquantile(np.where(is_defined.any(axis=0), resampled, 0.0), [tail, 1 - tail], axis=0)
-    nan = np.where(is_defined.any(axis=0), 0.0, np.nan)
-    return Interval(value=value, low=low + nan, high=high + nan, num_defined=is_defined.sum(axis=0))
+    return percentile_interval(value, resampled, config)
 
 
 def _overlaps(
