@@ -9,14 +9,21 @@ from typing import Any
 
 from rich.table import Table
 
-from jobs.evaluate_recipe import EvaluateRecipe, WorldTruthConfig, is_evaluate_setting
+from jobs.evaluate_recipe import (
+    CocoInstancesTruthConfig,
+    EvaluateRecipe,
+    WorldTruthConfig,
+    is_evaluate_setting,
+)
 from jobs.label import installed_versions, recipe_of_output
 from jobs.logs import escape_controls
 from jobs.recipe import LoadedEvaluate, recipe_hash, split_recipe, to_plain
 from ovsops.errors import ConfigError, OutputError, StorageError
 from pipelines.evaluate import METRICS, PAGE, EvaluatedRun, EvaluateJob, run_evaluate
 from pipelines.evaluation.classes import check_same_classes
+from pipelines.evaluation.coco_truth import CocoInstancesTruth
 from pipelines.evaluation.figures import MEANINGS
+from pipelines.evaluation.object_figures import HEADLINES, OBJECT_MEANINGS
 from pipelines.evaluation.pictures import ImageSource
 from pipelines.evaluation.truths import BenchmarkTruth, TruthSource, WorldShardsTruth, WorldTruth
 from pipelines.export import vocabulary_of
@@ -59,6 +66,7 @@ def prepare(loaded: LoadedEvaluate, *, command: str | None = None) -> EvaluateJo
         truth=truth,
         manifest=manifest,
         counts=recipe.counts,
+        objects=recipe.objects,
         bootstrap=recipe.bootstrap,
         pictures=recipe.pictures,
         limits=recipe.limits,
@@ -76,6 +84,8 @@ def find_truth(recipe: EvaluateRecipe) -> TruthSource:
             return WorldTruth()
         shards = expand_inputs(config.shards, recipe.storage)
         return WorldShardsTruth(shards, config.reader, recipe.storage)
+    if isinstance(config, CocoInstancesTruthConfig):
+        return CocoInstancesTruth.open(Path(config.annotations).expanduser(), config.reading)
     root = Path(config.root).expanduser()
     return BenchmarkTruth.open(find_benchmark(config.benchmark), root, config.split, recipe.decode)
 
@@ -144,6 +154,11 @@ def evaluate_table(summary: Mapping[str, Any]) -> Table:
     for figure in next(iter(runs.values())):
         cells = [shown_figure(figures[figure]) for figures in runs.values()]
         table.add_row(MEANINGS[figure], *cells)
+    instances: Mapping[str, Any] = summary["instances"]["figures"]
+    for figure in next(iter(instances.values()), ()):
+        if figure in HEADLINES:
+            cells = [shown_figure(figures[figure]) for figures in instances.values()]
+            table.add_row(OBJECT_MEANINGS[figure], *cells)
     images = summary["images"]
     table.add_row("images counted", str(images["counted"]))
     if images["without_truth"]:

@@ -10,9 +10,11 @@ from ovsops.images.decode import DecodeConfig
 from ovsops.metrics.bootstrap import BootstrapConfig
 from pipelines.evaluate import EvaluateLimits
 from pipelines.evaluation.counting import CountConfig
+from pipelines.evaluation.object_counts import ObjectsConfig
 from pipelines.evaluation.pictures import PicturesConfig
 from pipelines.readers import ReaderConfig
 from pipelines.storage import StorageOptions
+from pipelines.truth.coco_instances import CocoReading
 from pipelines.truth.layout import Split
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
@@ -27,6 +29,17 @@ class WorldTruthConfig:
     """Shards that hold the truth, matched by shard name and key; none: the JSON of the labelled shards themselves."""
     reader: ReaderConfig = field(default_factory=ReaderConfig)
     """Caps of the reader of `shards`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoInstancesTruthConfig:
+    """Objects of a COCO or LVIS file of instances; images are matched by file name."""
+
+    kind: Literal["coco_instances"] = "coco_instances"
+    annotations: str
+    """The JSON file."""
+    reading: CocoReading = field(default_factory=CocoReading)
+    """Caps of its reader."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +143,8 @@ class EvaluateRecipe:
         | CocoStuffTruthConfig
         | CocoObjectTruthConfig
         | AdeTruthConfig
-        | CityscapesTruthConfig,
+        | CityscapesTruthConfig
+        | CocoInstancesTruthConfig,
         BY_KIND,
     ]
     """What is true of the images."""
@@ -142,6 +156,8 @@ class EvaluateRecipe:
     """A sentence that stands below it: what a reader must know before the figures."""
     counts: CountConfig = field(default_factory=CountConfig)
     """Numbers that change figures."""
+    objects: ObjectsConfig = field(default_factory=ObjectsConfig)
+    """Which figures of instances stand beside those of the map; one word stands for `compute`."""
     bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
     """Resamples of the intervals."""
     pictures: PicturesConfig = field(default_factory=PicturesConfig)
@@ -174,6 +190,8 @@ _SETTINGS = (
     "storage",
     "truth.root",
     "truth.shards",
+    "truth.annotations",
+    "objects.max_found",
 )
 """Fields that do not decide a figure: of labels and truth, their content does."""
 

@@ -277,7 +277,8 @@ def recipe_from_plain(
 
 def _with_shorthands(plain: Mapping[str, Any]) -> dict[str, Any]:
     """A segmenter without a kind is the fused one; one input pattern may stand without a list; a placement keeps the
-    job's defaults for what it leaves out; workers may be a number; labels may be one output without a name.
+    job's defaults for what it leaves out; workers may be a number; labels may be one output without a name;
+    what is said of objects may be one word.
     """
     full = dict(plain)
     if isinstance(full.get("segmenter"), Mapping):
@@ -286,6 +287,11 @@ def _with_shorthands(plain: Mapping[str, Any]) -> dict[str, Any]:
         full["calibrator"] = {"source": full["calibrator"]}
     if isinstance(full.get("labels"), str):
         full["labels"] = {"labels": full["labels"]}
+    if "objects" in full and not isinstance(full["objects"], Mapping):
+        full["objects"] = {"compute": full["objects"]}
+    objects = full.get("objects")
+    if isinstance(objects, Mapping) and isinstance(objects.get("compute"), bool):  # YAML reads on and off so
+        full["objects"] = {**objects, "compute": "on" if objects["compute"] else "off"}
     truth = full.get("truth")
     if isinstance(truth, Mapping) and isinstance(truth.get("shards"), str):
         full["truth"] = {**truth, "shards": [truth["shards"]]}
@@ -355,6 +361,7 @@ def recipe_schema(job: str = "label") -> dict[str, Any]:
     schema = json_schema(recipe_class(job))
     if job == "evaluate":
         _allow(schema["properties"], "labels", {"type": "string"})
+        _allow(schema["properties"], "objects", {"type": "string"})
         _allow(schema["$defs"]["WorldTruthConfig"]["properties"], "shards", {"type": "string"})
         return schema
     source = schema["$defs"]["InputConfig" if job == "label" else "TrainInput"]["properties"]

@@ -13,6 +13,8 @@ from typing import Any
 from ovsops.metrics.bootstrap import BootstrapConfig
 from pipelines.evaluation.counting import CountConfig
 from pipelines.evaluation.document import Results, score_table, to_markdown, to_plain
+from pipelines.evaluation.object_counts import ObjectsConfig
+from pipelines.evaluation.object_figures import ObjectResults
 from pipelines.evaluation.pictures import DrawnPicture, ImageSource, PicturesConfig, draw_pictures
 from pipelines.evaluation.plots import class_bars, confusion_matrix, reliability_diagram
 from pipelines.evaluation.tally import Tally, tally_runs
@@ -62,6 +64,7 @@ class EvaluateJob:
     manifest: Mapping[str, Any]
     """Content of `run.json`; `manifest["recipe"]` decides whether an output may be written again."""
     counts: CountConfig = field(default_factory=CountConfig)
+    objects: ObjectsConfig = field(default_factory=ObjectsConfig)
     bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
     pictures: PicturesConfig = field(default_factory=PicturesConfig)
     limits: EvaluateLimits = field(default_factory=EvaluateLimits)
@@ -102,6 +105,7 @@ def _evaluate(job: EvaluateJob, storage: Storage) -> dict[str, Any]:
         {name: run.storage for name, run in job.runs.items()},
         job.truth,
         job.counts,
+        objects=job.objects,
         num_worst=job.pictures.worst,
         num_first=job.pictures.first,
     )
@@ -145,12 +149,43 @@ def _plots(results: Results) -> dict[str, tuple[str, bytes]]:
         matrix = confusion_matrix(classes.names, run.confusion, title=f"Confusion, {name}")
         plots[f"Confusion of {name}: true classes in rows"] = (f"confusion-{name}", matrix)
     plots["Reliability of region scores"] = ("reliability", reliability_diagram(tables))
+    if results.objects is not None:
+        plots |= _object_plots(results.objects)
     return plots
+
+
+def _object_plots(results: ObjectResults) -> dict[str, tuple[str, bytes]]:
+    """AP of each class, and scores of instances before and after calibration."""
+    places = [
+        place for place in results.places if results.objects_by_place(next(iter(results.runs)))[1, place]
+    ]
+    bars = class_bars(
+        [results.classes.names[place] for place in places],
+        {
+            run: [found[f"class_box_ap/{place}"] for place in places]
+            for run, found in results.estimates.items()
+        },
+        title="AP of boxes of each class",
+    )
+    tables = {
+        f"{run}, {kind}": table
+        for run in results.runs
+        for kind in ("raw", "calibrated")
+        for table in [results.table(run, kind)]
+        if table[0].any()
+    }
+    both = ", before and after calibration" if len(tables) > len(results.runs) else ""
+    what = f"Reliability of instance scores{both}"
+    return {
+        "AP of boxes of each class, with intervals": ("instance-classes", bars),
+        what: ("instance-reliability", reliability_diagram(tables, what="instances")),
+    }
 
 
 def _pictures(job: EvaluateJob, tally: Tally) -> tuple[list[DrawnPicture], list[DrawnPicture]]:
     first: list[DrawnPicture] = []
     worst: list[DrawnPicture] = []
+    has_boxes = tally.object_counter is not None
     for name, run in job.runs.items():
         if run.source is None:
             continue
@@ -161,8 +196,8 @@ def _pictures(job: EvaluateJob, tally: Tally) -> tuple[list[DrawnPicture], list[
             (f"{name}-worst-{i:02d}", f"{image.where}, mIoU {value:.3f}", image)
             for i, (value, image) in enumerate(counted.worst, 1)
         ]
-        first += draw_pictures(chosen, run.source, job.truth, labels_title=title)
-        worst += draw_pictures(lowest, run.source, job.truth, labels_title=title)
+        first += draw_pictures(chosen, run.source, job.truth, labels_title=title, has_boxes=has_boxes)
+        worst += draw_pictures(lowest, run.source, job.truth, labels_title=title, has_boxes=has_boxes)
     return first, worst
 
 
@@ -179,6 +214,16 @@ def _summary(job: EvaluateJob, results: Results) -> dict[str, Any]:
             name: {figure: estimates[figure].to_plain() for figure in results.scalars}
             for name, estimates in results.estimates.items()
         },
+        "instances": {"left_out": tally.why_no_objects or None, "figures": _object_figures(results.objects)},
+    }
+
+
+def _object_figures(results: ObjectResults | None) -> dict[str, Any]:
+    if results is None:
+        return {}
+    return {
+        name: {figure: found[figure].to_plain() for figure in results.scalars}
+        for name, found in results.estimates.items()
     }
 
 

@@ -70,6 +70,16 @@ class Classes:
         """Id at each place."""
         return (0, *(c.id for c in self.classes))
 
+    def place_of(self, class_id: int) -> int:
+        """Place of an id. Raises `ShapeError` for an id that is no class."""
+        if class_id not in self._place_of:
+            raise ShapeError(f"id {class_id} is none of the {len(self.classes)} classes")
+        return self._place_of[class_id]
+
+    @cached_property
+    def _place_of(self) -> dict[int, int]:
+        return {class_id: place for place, class_id in enumerate(self.ids)}
+
     def places(
         self, ids: Integer[np.ndarray, "h w"], *, ignore: int | None = None, where: str = "label map"
     ) -> Int32[np.ndarray, "h w"]:

@@ -9,22 +9,21 @@ hard, soft 3 x C+1   areas of the truth seen through a patch grid, where one is 
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int32, Int64, Num
 
-from ovsops.errors import ConfigError, ShapeError
+from ovsops.errors import ConfigError
 from ovsops.metrics.boundary import BandCounts, BoundaryConfig, BoundaryCounts
 from ovsops.metrics.calibration import PIXEL_UNIT, reliability_table
 from ovsops.metrics.ceiling import through_patches
 from ovsops.metrics.counts import ratio
 from ovsops.metrics.segmentation import ConfusionCounts
 from pipelines.evaluation.classes import IGNORED, Classes
-from pipelines.evaluation.labelled import LabelledImage, label_map, region_masks
+from pipelines.evaluation.labelled import LabelledImage, paint, region_masks, score_of
+from pipelines.evaluation.layout import TableLayout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +45,7 @@ class CountConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CountLayout:
+class CountLayout(TableLayout):
     """Where each table lies in the flat row of an image."""
 
     num_places: int
@@ -61,25 +60,6 @@ class CountLayout:
         shapes |= {"scores": (3, self.num_bins), "by_area": (3, self.num_bins)}
         return shapes | ({"hard": (3, c + 1), "soft": (3, c + 1)} if self.has_ceiling else {})
 
-    @cached_property
-    def size(self) -> int:
-        """Numbers of one image."""
-        return sum(math.prod(shape) for shape in self.shapes.values())
-
-    def join(self, tables: dict[str, Int64[np.ndarray, "..."]]) -> Int64[np.ndarray, "k"]:
-        """Tables as one row."""
-        return np.concatenate([tables[name].ravel() for name in self.shapes])
-
-    def part(self, states: Num[np.ndarray, "*b k"], name: str) -> Num[np.ndarray, "*b m n"]:
-        """One table of any batch of rows."""
-        start = 0
-        for each, shape in self.shapes.items():
-            length = math.prod(shape)
-            if each == name:
-                return states[..., start : start + length].reshape(*states.shape[:-1], *shape)
-            start += length
-        raise KeyError(name)
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageCounts:
@@ -90,6 +70,8 @@ class ImageCounts:
     """Pixels by true place (row) and predicted place."""
     mean_iou: float
     """Over the classes that occur in this image or were predicted in it; what worst images are sorted by."""
+    num_contested: int
+    """Pixels that more than one region covers."""
 
 
 class Counter:
@@ -121,8 +103,8 @@ class Counter:
         ceiling: dict[str, Int64[np.ndarray, "3 D"]],
     ) -> ImageCounts:
         """Counts of an image; one without labels is nothing everywhere, which is wrong wherever a class is true."""
-        ids = label_map(image, (truth.shape[0], truth.shape[1]))
-        predicted = self.classes.places(ids, where=f"{image.where}: prediction")
+        painted = paint(image, (truth.shape[0], truth.shape[1]))
+        predicted = self.classes.places(painted.labels, where=f"{image.where}: prediction")
         confusion = self._confusion(truth, predicted)
         c = self.classes.num_places
         outlines = BoundaryCounts.zeros(c).update(
@@ -145,6 +127,7 @@ class Counter:
             state=state,
             confusion=confusion,
             mean_iou=float(np.nanmean(ratio(areas[0, counted], union))) if union.any() else math.nan,
+            num_contested=painted.num_contested,
         )
 
     def _confusion(
@@ -172,7 +155,8 @@ class Counter:
             if len(known) == 0:
                 continue  # the truth says nothing about this region
             majority = self.classes.ids[int(np.bincount(known).argmax())]
-            scores.append(_score(region, where=image.where))
+            calibrated = region["score_calibrated"]
+            scores.append(score_of(image, region, "score" if calibrated is None else "score_calibrated"))
             is_right.append(majority == region["category_id"])
             num_known.append(len(known))
         values, right = np.array(scores, np.float64), np.array(is_right, bool)
@@ -181,11 +165,3 @@ class Counter:
             "scores": reliability_table(values, right, num_bins=num_bins),
             "by_area": reliability_table(values, right, num_bins=num_bins, weights=areas, unit=PIXEL_UNIT),
         }
-
-
-def _score(region: Mapping[str, Any], *, where: str) -> float:
-    calibrated = region["score_calibrated"]
-    score = float(region["score"] if calibrated is None else calibrated)
-    if not 0 <= score <= 1:
-        raise ShapeError(f"{where}: region {region['instance_uid']} has the score {score}; expected 0 to 1")
-    return score

@@ -1,6 +1,5 @@
 """What an evaluation says, as plain data (`metrics.json`) and as tables (`metrics.md`)."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +12,16 @@ from ovsops.metrics.calibration import PIXEL_UNIT, SAMPLE_UNIT
 from pipelines.evaluation.explanations import CEILING as CEILING_MEANING
 from pipelines.evaluation.explanations import explain
 from pipelines.evaluation.figures import CEILING, MEANINGS, PER_CLASS, Estimate, Estimates, Figures
+from pipelines.evaluation.object_document import (
+    differences_to_plain,
+    object_class_rows,
+    object_explanations,
+    object_figure_rows,
+    object_sentences,
+    objects_to_plain,
+)
+from pipelines.evaluation.object_figures import ObjectResults
+from pipelines.evaluation.shown import markdown_table, shown, shown_value
 from pipelines.evaluation.tally import RunTally, Tally
 
 FORMAT = 1
@@ -31,6 +40,8 @@ class Results:
     """Of each run but the first to the first."""
     truth: str
     bootstrap: BootstrapConfig
+    objects: ObjectResults | None = None
+    """Figures of instances; None where `tally.why_no_objects` says why."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Recipe hash, versions, and what each run was made with."""
 
@@ -53,6 +64,7 @@ class Results:
             },
             truth=truth,
             bootstrap=bootstrap,
+            objects=_objects(tally, bootstrap),
             provenance=provenance,
         )
 
@@ -81,6 +93,18 @@ class Results:
         return self.tally.counter.classes.counted
 
 
+def _objects(tally: Tally, bootstrap: BootstrapConfig) -> ObjectResults | None:
+    if (counter := tally.object_counter) is None:
+        return None
+    return ObjectResults.of(
+        {name: run.objects for name, run in tally.runs.items() if run.objects is not None},
+        counter.classes,
+        counter.layout,
+        config=counter.config,
+        bootstrap=bootstrap,
+    )
+
+
 def to_plain(results: Results) -> dict[str, Any]:
     """All of it as JSON data; nan is null."""
     tally, config = results.tally, results.tally.counter.config
@@ -94,11 +118,15 @@ def to_plain(results: Results) -> dict[str, Any]:
         "images_without_truth": {"num": tally.num_without_truth, "named": tally.without_truth},
         "bootstrap": {**vars(results.bootstrap), "images_per_block": some_run.blocks.images_per_block},
         "boundary": vars(config.boundary),
+        "objects": {"left_out": tally.why_no_objects or None}
+        if results.objects is None
+        else {"left_out": None, **vars(results.objects.config)},
         "runs": {
             name: {
                 "images": {s: run.statuses[s] for s in ("labelled", "skipped", "failed")},
                 "not_labelled": run.not_labelled,
                 "regions": run.regions,
+                "contested_pixels": run.contested,
                 "figures": _plain(results.estimates[name], results.scalars),
                 "classes": [
                     {
@@ -114,6 +142,7 @@ def to_plain(results: Results) -> dict[str, Any]:
                     for place in results.places
                 ],
                 "reliability": _reliability(results, run),
+                "objects": None if results.objects is None else objects_to_plain(results.objects, name),
             }
             for name, run in tally.runs.items()
         },
@@ -126,6 +155,9 @@ def to_plain(results: Results) -> dict[str, Any]:
         "differences_to_first": {
             name: _plain(estimates, results.scalars) for name, estimates in results.differences.items()
         },
+        "object_differences_to_first": {}
+        if results.objects is None
+        else differences_to_plain(results.objects),
     }
 
 
@@ -156,14 +188,6 @@ def _reliability(results: Results, run: RunTally) -> list[dict[str, int | float]
     ]
 
 
-def shown(estimate: Estimate, *, sign: bool = False) -> str:
-    """`0.512 [0.480, 0.541]`; a dash where it is not defined."""
-    if math.isnan(estimate.value):
-        return "–"
-    style = "+.3f" if sign else ".3f"
-    return f"{estimate.value:{style}} [{estimate.low:{style}}, {estimate.high:{style}}]"
-
-
 def figure_rows(results: Results) -> Iterator[list[str]]:
     """A header, then a row for each figure: every run, the ceiling where there is one, differences to the first run."""
     ceilings = {kind: results.ceiling(kind) for kind in ("hard", "soft") if results.ceiling(kind)}
@@ -192,12 +216,8 @@ def class_rows(results: Results) -> Iterator[list[str]]:
         row = [str(classes.ids[place]), classes.names[place], f"{int(confusion[place].sum())}"]
         for name in names:
             found = {figure: results.estimates[name][f"class_{figure}/{place}"] for figure in PER_CLASS}
-            row += [shown(found["iou"]), *(_short(found[f]) for f in PER_CLASS[1:])]
+            row += [shown(found["iou"]), *(shown_value(found[f]) for f in PER_CLASS[1:])]
         yield row
-
-
-def _short(estimate: Estimate) -> str:
-    return "–" if math.isnan(estimate.value) else f"{estimate.value:.3f}"
 
 
 def sentences(results: Results) -> Iterator[str]:
@@ -214,6 +234,12 @@ def sentences(results: Results) -> Iterator[str]:
             yield (
                 f"{name}: {run.statuses['failed']} failed and {run.statuses['skipped']} skipped images are counted as"
                 f" unlabelled everywhere, wrong wherever a class is true: {first}{' ...' if lost > 3 else ''}"
+            )
+        if run.contested:
+            labelled = int(run.confusion[:, 1:].sum())
+            yield (
+                f"{name}: {run.contested} pixels ({run.contested / max(labelled, 1):.2%} of those with a label) lie in"
+                " more than one region; in the map the region of the best score has them."
             )
     if tally.num_without_truth:
         first = "; ".join(list(tally.without_truth.values())[:3])
@@ -237,18 +263,29 @@ def to_markdown(results: Results, *, title: str, notice: str) -> str:
     parts = [f"# {title}"]
     if notice:
         parts.append(f"**{notice}**")
-    parts += [_table(list(figure_rows(results))), *sentences(results)]
+    parts += [markdown_table(list(figure_rows(results))), *sentences(results)]
     parts += [
         "## How to read the figures",
         "\n".join(f"- **{what}**: {why}" for what, why in explanations(results)),
     ]
-    parts += ["## Classes", _table(list(class_rows(results)))]
+    parts += _instances(results)
+    parts += ["## Classes", markdown_table(list(class_rows(results)))]
     parts.append(
         f"Recipe {results.provenance.get('recipe_hash', '')}, made by `{results.provenance.get('command', '')}`."
     )
     return "\n\n".join(parts) + "\n"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+def _instances(results: Results) -> list[str]:
+    """The section about instances."""
+    found = results.objects
+    if found is None:
+        return ["## Instances", f"Left out: {results.tally.why_no_objects}."]
+    return [
+        "## Instances",
+        markdown_table(list(object_figure_rows(found))),
+        *object_sentences(found),
+        "\n".join(f"- **{what}**: {why}" for what, why in object_explanations(found)),
+        "### Instances by class, the largest AP first",
+        markdown_table(list(object_class_rows(found))),
+    ]

@@ -1,7 +1,7 @@
 """A labelled run read back image by image: its row, and the class of every pixel. Axes: h w pixels."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -27,6 +27,8 @@ _IMAGE_COLUMNS = [
     "width",
     "height",
     "sidecar",
+    "presence",
+    "verified_absent",
     "status",
     "error_code",
     "error_message",
@@ -36,9 +38,12 @@ _REGION_COLUMNS = [
     "instance_uid",
     "category_id",
     "segmentation",
+    "bbox",
+    "bbox_detector",
     "area",
     "score",
     "score_calibrated",
+    "detector",
 ]
 
 
@@ -62,6 +67,10 @@ class LabelledImage:
     error: str
     """Code and message of a row that is not labelled."""
     regions: tuple[Mapping[str, Any], ...]
+    presence: Mapping[int, float] = field(default_factory=dict)
+    """By category id, where a presence gate has looked."""
+    verified_absent: tuple[int, ...] = ()
+    """Category ids."""
 
     @property
     def where(self) -> str:
@@ -110,23 +119,54 @@ def _image(row: Mapping[str, Any], regions: tuple[Mapping[str, Any], ...]) -> La
         status=row["status"],
         error=f"{row['error_code']}: {row['error_message']}" if row["error_code"] else "",
         regions=regions,
+        presence={each["category_id"]: each["score"] for each in row["presence"]},
+        verified_absent=tuple(row["verified_absent"]),
     )
 
 
-def label_map(image: LabelledImage, size_hw: tuple[int, int]) -> Int32[np.ndarray, "h w"]:
-    """Category id of every pixel, 0 where no region is; all 0 for a row that has no labels.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PaintedMap:
+    """Regions as one map."""
 
-    Raises `OutputError` for regions of another size or that overlap: such labels are no map.
+    labels: Int32[np.ndarray, "h w"]
+    """Category id of every pixel, 0 where no region is."""
+    num_contested: int
+    """Pixels that more than one region covers."""
+
+
+def paint(image: LabelledImage, size_hw: tuple[int, int]) -> PaintedMap:
+    """Regions of an image as one map; all 0 for a row that has no labels.
+
+    Instances of a detector may overlap: the one of better score is on top, of equal ones the smaller. Raises
+    `OutputError` for regions of another size, and for an overlap where no detector was at work: a segmenter's regions
+    are cut from a map.
     """
     labels = np.full(size_hw, UNLABELLED, np.int32)
+    contested = np.zeros(size_hw, np.bool_)
+    may_overlap = any(region.get("detector") for region in image.regions)
+    if may_overlap:
+        best_last = sorted(image.regions, key=lambda region: (region["score"], -region["area"]))
+        image = replace(image, regions=tuple(best_last))
     for region, mask in zip(image.regions, region_masks(image, size_hw), strict=True):
-        if (labels[mask] != UNLABELLED).any():
+        covered = mask & (labels != UNLABELLED)
+        if not may_overlap and covered.any():
             raise OutputError(
-                f"{image.where}: region {region['instance_uid']} overlaps another one: such regions are no map of"
-                " classes, and cannot be scored as one"
+                f"{image.where}: region {region['instance_uid']} overlaps another one: no detector found it, and"
+                " regions of a segmenter's map cannot overlap; label the shard again"
             )
+        contested |= covered
         labels[mask] = region["category_id"]
-    return labels
+    return PaintedMap(labels=labels, num_contested=int(contested.sum()))
+
+
+def score_of(image: LabelledImage, region: Mapping[str, Any], column: str = "score") -> float:
+    """A score of a region. Raises `ShapeError` for one outside [0, 1]."""
+    score = float(region[column])
+    if not 0 <= score <= 1:
+        raise ShapeError(
+            f"{image.where}: region {region['instance_uid']} has the score {score}; expected 0 to 1"
+        )
+    return score
 
 
 def region_masks(image: LabelledImage, size_hw: tuple[int, int]) -> Iterator[Bool[np.ndarray, "h w"]]:

@@ -7,16 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Bool, Float64, Int32, Int64, UInt8
 from PIL import Image
 
 from ovsops.errors import ConfigError, ImageDecodeError
 from ovsops.images.decode import decode_image
 from ovsops.images.decode_config import DecodeConfig
-from pipelines.evaluation.labelled import LabelledImage, label_map
+from ovsops.metrics.detection import outcomes_at_half
+from ovsops.metrics.matching import MISS
+from pipelines.evaluation.labelled import LabelledImage, paint
+from pipelines.evaluation.object_counts import found_instances, things_alone
 from pipelines.evaluation.truths import TruthSource
 from pipelines.readers import ReaderConfig, read_shard
-from pipelines.report.comparison import Legend, compare, draw_sheet, full_side
+from pipelines.report.comparison import Legend, PanelBox, compare, draw_sheet, full_side
 from pipelines.shards import Shard
 from pipelines.storage import StorageOptions
 
@@ -68,15 +71,21 @@ def draw_pictures(
     truth: TruthSource,
     *,
     labels_title: str,
+    has_boxes: bool = False,
 ) -> list[DrawnPicture]:
-    """A sheet for each (file name, caption, image) whose bytes are still where the run read them."""
+    """A sheet for each (file name, caption, image) whose bytes are still where the run read them.
+
+    With boxes of things where `has_boxes`: dashed are those that are wrong at IoU 0.5.
+    """
     pixels = _pixels({image.image_uid: image for _, _, image in images}, source)
     drawn = []
     for name, caption, image in images:
         if image.image_uid in pixels:
             maps, names = _maps(image, pixels[image.image_uid], truth, labels_title)
-            shown = compare(pixels[image.image_uid], maps, names)
-            full = compare(pixels[image.image_uid], maps, names, side=full_side(pixels[image.image_uid]))
+            boxes = _boxes(image, truth) if has_boxes else ()
+            shown = compare(pixels[image.image_uid], maps, names, boxes=boxes)
+            side = full_side(pixels[image.image_uid])
+            full = compare(pixels[image.image_uid], maps, names, side=side, boxes=boxes)
             drawn.append(
                 DrawnPicture(
                     name=f"{name}-{_stem(image.key)}.png",
@@ -97,9 +106,34 @@ def _maps(
     ids = np.asarray(classes.ids)
     places = truth.places(image)
     true_ids = np.where(places >= 0, ids[places], -1).astype(np.int32)
-    predicted: Int32[np.ndarray, "h w"] = label_map(image, (pixels.shape[0], pixels.shape[1]))
+    predicted: Int32[np.ndarray, "h w"] = paint(image, (pixels.shape[0], pixels.shape[1])).labels
     names = dict(zip(classes.ids, classes.names, strict=True))
     return [("truth", true_ids), (title, predicted)], names
+
+
+def _boxes(image: LabelledImage, truth: TruthSource) -> tuple[list[PanelBox], list[PanelBox]]:
+    """True and found things."""
+    classes = truth.classes
+    true = things_alone(truth.objects(image), classes.of_kind("thing"))
+    found = found_instances(image, classes).found
+    is_wrong = outcomes_at_half(found, true) == MISS
+    return (
+        _panel_boxes(true.boxes_xyxy, true.labels, np.zeros(len(true.labels), bool), classes.ids),
+        _panel_boxes(found.boxes_xyxy, found.labels, is_wrong, classes.ids),
+    )
+
+
+def _panel_boxes(
+    boxes_xyxy: Float64[np.ndarray, "N 4"],
+    labels: Int64[np.ndarray, " N"],
+    is_wrong: Bool[np.ndarray, " N"],
+    ids: Sequence[int],
+) -> list[PanelBox]:
+    rows = zip(boxes_xyxy.tolist(), labels.tolist(), is_wrong.tolist(), strict=True)
+    return [
+        PanelBox(box_xyxy=(x0, y0, x1, y1), category_id=ids[label], is_wrong=wrong)
+        for (x0, y0, x1, y1), label, wrong in rows
+    ]
 
 
 def _png(image: Image.Image) -> bytes:

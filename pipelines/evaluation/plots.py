@@ -66,8 +66,8 @@ def confusion_matrix(names: Sequence[str], counts: Int64[np.ndarray, "C C"], *, 
     return _png(figure)
 
 
-def reliability_diagram(tables: Mapping[str, Int64[np.ndarray, "3 M"]]) -> bytes:
-    """Share of right regions over their mean score, and how many regions there are; on the diagonal is calibrated."""
+def reliability_diagram(tables: Mapping[str, Int64[np.ndarray, "3 M"]], *, what: str = "regions") -> bytes:
+    """Share of right ones over their mean score, and how many there are; on the diagonal is calibrated."""
     figure = Figure(figsize=(5.2, 5.6), layout="constrained")
     upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     upper.plot([0, 1], [0, 1], color="#9aa0a8", linewidth=1, linestyle="--")
@@ -80,12 +80,12 @@ def reliability_diagram(tables: Mapping[str, Int64[np.ndarray, "3 M"]]) -> bytes
         num_bins = table.shape[1]
         lower.stairs(table[0], np.linspace(0, 1, num_bins + 1), color=colour, fill=len(tables) == 1)
     upper.set(
-        ylabel="share of regions that are right",
+        ylabel=f"share of {what} that are right",
         xlim=(0, 1),
         ylim=(0, 1),
-        title="Reliability of region scores",
+        title=f"Reliability of scores of {what}",
     )
-    lower.set(xlabel="score", ylabel="regions")
+    lower.set(xlabel="score", ylabel=what)
     if len(tables) > 1:
         upper.legend(fontsize="small")
     for axes in (upper, lower):

@@ -1,5 +1,7 @@
 """Where an image's truth comes from: the JSON of its own shard, other shards, or a data set's folders.
 
+COCO and LVIS files of objects are in `coco_truth`.
+
 Axes: h w pixels.
 """
 
@@ -11,11 +13,13 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Int32
 
-from ovsops.errors import OvsopsError, RowError
+from ovsops.errors import ConfigError, OvsopsError, RowError
 from ovsops.images.decode_config import DecodeConfig
+from ovsops.masks.boxes import boxes_xywh_to_xyxy
+from ovsops.metrics.detection import TrueObjects
 from ovsops.metrics.segmentation import IGNORE
 from ovsops.miniature.attributes import CLASS_IDS, NOUN_WORDS
-from ovsops.miniature.truth import read_truth
+from ovsops.miniature.truth import SceneTruth, read_truth
 from pipelines.evaluation.classes import Classes, TruthClass
 from pipelines.evaluation.labelled import LabelledImage
 from pipelines.keys import folder_key
@@ -33,13 +37,24 @@ BAD_TRUTH = "E_TRUTH"
 
 
 class TruthSource(Protocol):
-    """Gives the true class of every pixel of an image."""
+    """Gives the true class of every pixel of an image, and its true objects where it knows them."""
 
     name: str
     classes: Classes
+    has_objects: bool = False
+    """Whether objects are told apart; a map of classes alone does not say where one ends and the next begins."""
+    has_masks: bool = True
+    """Whether its objects have masks, not boxes alone."""
 
     def places(self, image: LabelledImage) -> Int32[np.ndarray, "h w"]:
         """Places of `classes`, -1 where the truth says nothing. Raises `RowError` where there is no usable truth."""
+
+    def objects(self, image: LabelledImage) -> TrueObjects:
+        """Objects of the image; labels are places of `classes`.
+
+        Raises `RowError` where there is no usable truth, `ConfigError` where this source has no objects.
+        """
+        raise ConfigError(f"the truth {self.name} has no objects: ask `has_objects` first")
 
 
 WORLD_CLASSES = Classes(
@@ -57,31 +72,55 @@ class WorldTruth(TruthSource):
 
     name = "world"
     classes = WORLD_CLASSES
+    has_objects = True
+
+    def __init__(self) -> None:
+        self._last: tuple[str, SceneTruth] | None = None
 
     def places(self, image: LabelledImage) -> Int32[np.ndarray, "h w"]:
         """Places of the scene's semantic map."""
-        return self._read(image, image.sidecar)
+        semantic = self._scene(image).semantic
+        return of_size(self.classes.places(semantic.astype(np.int32)), image)
 
-    def _read(self, image: LabelledImage, text: str | None) -> Int32[np.ndarray, "h w"]:
+    def objects(self, image: LabelledImage) -> TrueObjects:
+        """Things of the scene: tight boxes and masks of what is visible. All classes are exhaustively marked."""
+        things = self._scene(image).things
+        xywh = np.array([thing.box_xywh for thing in things], np.float64).reshape(-1, 4)
+        return TrueObjects(
+            labels=np.array([self.classes.place_of(CLASS_IDS[thing.noun]) for thing in things], np.int64),
+            boxes_xyxy=boxes_xywh_to_xyxy(xywh),
+            masks=tuple(thing.rle for thing in things),
+            areas=np.array([thing.area for thing in things], np.float64),
+        )
+
+    def sidecar(self, image: LabelledImage) -> str | None:
+        """The truth's JSON."""
+        return image.sidecar
+
+    def _scene(self, image: LabelledImage) -> SceneTruth:
+        """The scene of an image; the last one is kept, because map and objects are asked for one after the other."""
+        text = self.sidecar(image)
         if text is None:
             raise RowError(NO_TRUTH, f"{image.where}: there is no truth JSON beside the image")
-        try:
-            semantic = read_truth(text).semantic
-        except RowError as error:
-            raise RowError(BAD_TRUTH, f"{image.where}: {error}") from error
-        return _of_size(self.classes.places(semantic.astype(np.int32)), image)
+        if self._last is None or self._last[0] != text:
+            try:
+                self._last = text, read_truth(text)
+            except RowError as error:
+                raise RowError(BAD_TRUTH, f"{image.where}: {error}") from error
+        return self._last[1]
 
 
 class WorldShardsTruth(WorldTruth):
     """The same from shards that hold the truth apart, by shard name and key; one shard in memory at a time."""
 
     def __init__(self, shards: Sequence[Shard], reader: ReaderConfig, options: StorageOptions) -> None:
+        super().__init__()
         self._shards = {shard.name: shard for shard in shards}
         self._reader, self._options = reader, options
         self._name, self._texts = "", dict[str, str | None]()
 
-    def places(self, image: LabelledImage) -> Int32[np.ndarray, "h w"]:
-        """Places of the scene's semantic map."""
+    def sidecar(self, image: LabelledImage) -> str | None:
+        """The truth's JSON, from the shard of the same name."""
         if image.shard not in self._shards:
             raise RowError(
                 NO_TRUTH,
@@ -90,7 +129,7 @@ class WorldShardsTruth(WorldTruth):
             )
         if image.shard != self._name:
             self._name, self._texts = image.shard, self._read_shard(self._shards[image.shard])
-        return self._read(image, self._texts.get(image.key))
+        return self._texts.get(image.key)
 
     def _read_shard(self, shard: Shard) -> dict[str, str | None]:
         texts: dict[str, str | None] = {}
@@ -134,10 +173,11 @@ class BenchmarkTruth(TruthSource):
         except OvsopsError as error:
             raise RowError(BAD_TRUTH, f"{image.where}: {error}") from error
         places = self.classes.places(labels.astype(np.int32), ignore=IGNORE, where=image.where)
-        return _of_size(places, image)
+        return of_size(places, image)
 
 
-def _of_size(places: Int32[np.ndarray, "h w"], image: LabelledImage) -> Int32[np.ndarray, "h w"]:
+def of_size(places: Int32[np.ndarray, "h w"], image: LabelledImage) -> Int32[np.ndarray, "h w"]:
+    """A map, if it is of the image's size. Raises `RowError`."""
     if image.size_hw is not None and places.shape != image.size_hw:
         raise RowError(
             BAD_TRUTH,

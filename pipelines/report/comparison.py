@@ -19,6 +19,9 @@ _PAPER, _INK, _FAINT = (255, 255, 255), (32, 36, 42), (104, 110, 118)
 _FILL = 0.62
 """Share of the class's colour in a panel."""
 
+_DASH = 5
+"""Pixels of a dash, and of the gap after it."""
+
 LabelMap = Integer[np.ndarray, "h w"]
 Legend = tuple[tuple[tuple[int, int, int], str], ...]
 """RGB and class name."""
@@ -32,14 +35,29 @@ class Comparison:
     legend: Legend
 
 
+@dataclass(frozen=True, kw_only=True)
+class PanelBox:
+    """A box over a panel."""
+
+    box_xyxy: tuple[float, float, float, float]
+    """Pixels of the picture, half-open."""
+    category_id: int
+    is_wrong: bool = False
+    """Drawn with dashes."""
+
+
 def compare(
     pixels: UInt8[np.ndarray, "h w 3"],
     maps: Sequence[tuple[str, LabelMap]],
     names: Mapping[int, str],
     *,
     side: int = PANEL_SIDE,
+    boxes: Sequence[Sequence[PanelBox]] = (),
 ) -> Comparison:
-    """The picture and a panel for each map of class ids (-1 is not shown, 0 grey), `side` long or a little more."""
+    """The picture and a panel for each map of class ids (-1 is not shown, 0 grey), `side` long or a little more.
+
+    `boxes` are drawn over the panels of the maps, in their order.
+    """
     height, width = pixels.shape[:2]
     scale = side / max(height, width)
     if scale > 1:
@@ -48,7 +66,38 @@ def compare(
     resample = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
     picture = np.asarray(Image.fromarray(pixels).resize(size_wh, resample))
     panels = [("picture", picture), *((title, _panel(picture, labels, size_wh)) for title, labels in maps)]
-    return Comparison(panels=tuple(panels), legend=_legend(maps, names))
+    for place, over in enumerate(boxes, 1):
+        panels[place] = (panels[place][0], _with_boxes(panels[place][1], over, (width, height)))
+    return Comparison(panels=tuple(panels), legend=_legend(maps, boxes, names))
+
+
+def _with_boxes(
+    panel: UInt8[np.ndarray, "H W 3"], boxes: Sequence[PanelBox], picture_wh: tuple[int, int]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Outlines in the colours of the classes, dark on their outside so that they show on any ground."""
+    picture = Image.fromarray(panel)
+    draw = ImageDraw.Draw(picture)
+    across, down = panel.shape[1] / picture_wh[0], panel.shape[0] / picture_wh[1]
+    for box in boxes:
+        x0, y0, x1, y1 = box.box_xyxy
+        left, top = round(x0 * across), round(y0 * down)
+        right, bottom = max(left, round(x1 * across) - 1), max(top, round(y1 * down) - 1)
+        colour = tuple(round(0.55 * part + 0.45 * 255) for part in colour_of(box.category_id))
+        if not box.is_wrong:
+            draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=_INK)
+            draw.rectangle((left, top, right, bottom), outline=colour, width=2)
+            continue
+        for start in range(left, right + 1, 2 * _DASH):
+            end = min(start + _DASH, right)
+            for y in (top, bottom):
+                draw.line((start, y, end, y), fill=_INK, width=4)
+                draw.line((start, y, end, y), fill=colour, width=2)
+        for start in range(top, bottom + 1, 2 * _DASH):
+            end = min(start + _DASH, bottom)
+            for x in (left, right):
+                draw.line((x, start, x, end), fill=_INK, width=4)
+                draw.line((x, start, x, end), fill=colour, width=2)
+    return np.asarray(picture)
 
 
 def full_side(pixels: UInt8[np.ndarray, "h w 3"]) -> int:
@@ -99,9 +148,13 @@ def _panel(
     return panel.round().astype(np.uint8)
 
 
-def _legend(maps: Sequence[tuple[str, LabelMap]], names: Mapping[int, str]) -> Legend:
-    """Classes by the area of the first map, then of the next."""
+def _legend(
+    maps: Sequence[tuple[str, LabelMap]], boxes: Sequence[Sequence[PanelBox]], names: Mapping[int, str]
+) -> Legend:
+    """Classes by the area of the first map, then of the next; those of boxes alone come last."""
     areas: dict[int, list[int]] = {}
+    for box in (box for over in boxes for box in over):
+        areas.setdefault(box.category_id, [0] * len(maps))
     for place, (_, labels) in enumerate(maps):
         ids, counts = np.unique(labels, return_counts=True)
         for i, count in zip(ids.tolist(), counts.tolist(), strict=True):

@@ -5,9 +5,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from urllib.parse import quote
 
-from pipelines.evaluation.document import Results, class_rows, explanations, figure_rows, sentences, shown
-from pipelines.evaluation.figures import MEANINGS
+from pipelines.evaluation.document import Results, class_rows, explanations, figure_rows, sentences
+from pipelines.evaluation.figures import MEANINGS, Estimates
+from pipelines.evaluation.object_document import (
+    object_class_rows,
+    object_explanations,
+    object_figure_rows,
+    object_sentences,
+)
+from pipelines.evaluation.object_figures import HEADLINES, OBJECT_MEANINGS
 from pipelines.evaluation.pictures import DrawnPicture
+from pipelines.evaluation.shown import shown
 from pipelines.report.page_style import STYLE
 
 _HEADLINES = (
@@ -36,11 +44,18 @@ def evaluation_page(
     body = [f"<h1>{escape(title)}</h1>"]
     if notice:
         body.append(f'<p class="notice">{escape(notice)}</p>')
-    body += [_cards(results), "<h2>Figures</h2>", _table(list(figure_rows(results)), names=1, what="Figures")]
+    cards = _cards(results.estimates[results.first], MEANINGS, _HEADLINES)
+    body += [cards, "<h2>Figures</h2>", _table(list(figure_rows(results)), names=1, what="Figures")]
     body += [f'<p class="fine">{escape(sentence)}</p>' for sentence in sentences(results)]
-    body += ["<h2>How to read the figures</h2>", _explained(results)]
-    body += list(_sheets("Pictures", "The first images of the run, not chosen by how good they are.", first))
-    body += list(_sheets("Worst pictures", "Those with the lowest mIoU of their own.", worst))
+    body += ["<h2>How to read the figures</h2>", _explained(explanations(results))]
+    body += list(_instances(results))
+    dashes = (
+        "" if results.objects is None else " Boxes of things: dashed are those wrong at an overlap of 0.5."
+    )
+    body += list(
+        _sheets("Pictures", f"The first images of the run, not chosen by how good they are.{dashes}", first)
+    )
+    body += list(_sheets("Worst pictures", f"Those with the lowest mIoU of their own.{dashes}", worst))
     body.append('<h2>Plots</h2><p class="fine">Each opens at its full size.</p>')
     body.append('<div class="plots">')
     body += [
@@ -48,6 +63,9 @@ def evaluation_page(
         for what, (path, png) in plots.items()
     ]
     body += ["</div>", "<h2>Classes</h2>", _table(list(class_rows(results)), names=2, what="Classes")]
+    if results.objects is not None:
+        body.append('<h2>Instances by class</h2><p class="fine">The largest AP first.</p>')
+        body.append(_table(list(object_class_rows(results.objects)), names=2, what="Instances by class"))
     body.append(_footer(results))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -59,21 +77,35 @@ def evaluation_page(
     )
 
 
-def _cards(results: Results) -> str:
+def _instances(results: Results) -> Iterator[str]:
+    """The section about instances, or why there is none."""
+    yield "<h2>Instances</h2>"
+    found = results.objects
+    if found is None:
+        yield f'<p class="fine">Left out: {escape(results.tally.why_no_objects)}.</p>'
+        return
+    shown_large = [name for name in HEADLINES if name in found.scalars]
+    yield _cards(found.estimates[results.first], OBJECT_MEANINGS, shown_large)
+    yield _table(list(object_figure_rows(found)), names=1, what="Figures of instances")
+    yield from (f'<p class="fine">{escape(sentence)}</p>' for sentence in object_sentences(found))
+    yield "<h2>How to read the figures of instances</h2>"
+    yield _explained(object_explanations(found))
+
+
+def _cards(estimates: Estimates, meanings: Mapping[str, str], names: Sequence[str]) -> str:
     """The figures of the first run, large."""
-    estimates = results.estimates[results.first]
     cards = [
-        f'<div class="card"><span>{escape(MEANINGS[name])}</span><b>{shown(estimates[name]).partition(" ")[0]}</b>'
+        f'<div class="card"><span>{escape(meanings[name])}</span><b>{shown(estimates[name]).partition(" ")[0]}</b>'
         f"<span>{escape(shown(estimates[name]).partition(' ')[2])}</span></div>"
-        for name in _HEADLINES
+        for name in names
         if name in estimates
     ]
     return f'<div class="cards">{"".join(cards)}</div>'
 
 
-def _explained(results: Results) -> str:
+def _explained(sentences_of: Iterator[tuple[str, str]]) -> str:
     """What each figure is, which direction is good, what it does not say."""
-    entries = (f"<dt>{escape(what)}</dt><dd>{escape(why)}</dd>" for what, why in explanations(results))
+    entries = (f"<dt>{escape(what)}</dt><dd>{escape(why)}</dd>" for what, why in sentences_of)
     return f'<dl class="fine">{"".join(entries)}</dl>'
 
 

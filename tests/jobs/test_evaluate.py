@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.evaluate_recipe import EvaluateRecipe, is_evaluate_setting
+from jobs.evaluate_recipe import CocoInstancesTruthConfig, EvaluateRecipe, is_evaluate_setting
 from jobs.recipe import load_recipe, recipe_from_plain, recipe_schema
 from ovsops.errors import ConfigError
+from pipelines.evaluation.object_counts import ObjectsConfig
 from tests.jobs.conftest import plain_recipe
 from tests.tiny.world import SEEDS, write_world
 
@@ -25,6 +26,17 @@ def recipe(**changes: Any) -> EvaluateRecipe:
     made = recipe_from_plain(plain(**changes), where="recipe r")
     assert isinstance(made, EvaluateRecipe)
     return made
+
+
+def test_one_word_says_what_is_computed_of_objects() -> None:
+    assert recipe().objects.compute == "auto"
+    assert recipe(objects="boxes").objects.compute == "boxes"
+    assert recipe(objects=False).objects.compute == "off", "YAML reads off as false"
+    assert recipe(objects={"compute": True, "min_score": 0.5}).objects == ObjectsConfig(
+        compute="on", min_score=0.5
+    )
+    made = recipe(truth={"kind": "coco_instances", "annotations": "a.json"})
+    assert made.truth == CocoInstancesTruthConfig(annotations="a.json")
 
 
 def test_one_run_needs_no_name_and_several_keep_their_order() -> None:
@@ -59,6 +71,9 @@ def test_every_published_truth_has_its_evaluation(truth: dict[str, Any], benchma
         ({"labels": {}}, "labels is empty"),
         ({"labels": {"a/b": "x"}}, "a run's name becomes a file name"),
         ({"counts": {"grid": 0}}, "counts.grid is 0"),
+        ({"objects": "boxs"}, "objects.compute is 'boxs'|objects.compute"),
+        ({"objects": {"min_scor": 0}}, "did you mean 'min_score'"),
+        ({"truth": {"kind": "coco_instances"}}, "annotations is missing"),
         ({"lables": "x"}, "did you mean 'labels'"),
     ],
 )
@@ -68,13 +83,25 @@ def test_mistakes_are_named(changes: dict[str, Any], message: str) -> None:
 
 
 def test_what_decides_figures_and_what_does_not() -> None:
-    for path in ("labels.a", "output", "title", "pictures.worst", "truth.root", "truth.shards", "limits.x"):
+    for path in (
+        "labels.a",
+        "output",
+        "title",
+        "pictures.worst",
+        "truth.root",
+        "truth.shards",
+        "truth.annotations",
+        "objects.max_found",
+        "limits.x",
+    ):
         assert is_evaluate_setting(path), path
     for path in (
         "truth.kind",
         "truth.split",
         "truth.background",
         "counts.grid",
+        "objects.compute",
+        "objects.min_score",
         "bootstrap.seed",
         "decode.max_side",
     ):
@@ -150,3 +177,4 @@ def test_the_shipped_recipe_names_its_fields() -> None:
     loaded = load_recipe(path)
     assert isinstance(loaded.recipe, EvaluateRecipe)
     assert loaded.recipe.counts.grid == 16
+    assert loaded.recipe.objects == ObjectsConfig()

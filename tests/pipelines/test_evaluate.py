@@ -144,6 +144,8 @@ def test_plots_pictures_and_page_are_written(world: Path, tmp_path: Path) -> Non
     assert sorted(p.name for p in (out / "plots").iterdir()) == [
         "classes.png",
         "confusion-half.png",
+        "instance-classes.png",
+        "instance-reliability.png",
         "reliability.png",
     ]
     pictures = sorted((out / "pictures").iterdir())
@@ -152,7 +154,7 @@ def test_plots_pictures_and_page_are_written(world: Path, tmp_path: Path) -> Non
     with Image.open(pictures[0]) as sheet:
         assert sheet.width > 3 * 48
     page = (out / "index.html").read_text()
-    assert page.count('src="data:image/png;base64,') == page.count(" src=") == 3 + 3 * 3  # plots; panels
+    assert page.count('src="data:image/png;base64,') == page.count(" src=") == 5 + 3 * 3  # plots; panels
     assert "A &lt;title&gt;" in page
     assert "Drawn &amp; small" in page
     assert "http:" not in page
@@ -210,10 +212,8 @@ def test_failed_images_are_named_and_count_as_wrong(tmp_path: Path) -> None:
 class SomeTruth(WorldTruth):
     """Knows all scenes but one."""
 
-    def places(self, image: Any) -> Any:
-        if image.key == f"{SEEDS[0]:08d}":
-            return self._read(image, None)
-        return super().places(image)
+    def sidecar(self, image: Any) -> str | None:
+        return None if image.key == f"{SEEDS[0]:08d}" else super().sidecar(image)
 
 
 def test_images_without_truth_are_named_and_not_counted(world: Path, tmp_path: Path) -> None:
@@ -230,8 +230,8 @@ def test_images_without_truth_are_named_and_not_counted(world: Path, tmp_path: P
 
 def test_without_any_truth_there_is_nothing_to_say(world: Path, tmp_path: Path) -> None:
     class NoTruth(WorldTruth):
-        def places(self, image: Any) -> Any:
-            return self._read(image, None)
+        def sidecar(self, image: Any) -> str | None:
+            return None
 
     with pytest.raises(ConfigError, match=r"nothing to count: E_NO_TRUTH: world-000000\.tar"):
         run_evaluate(make_job(world, tmp_path / "e", "perfect", truth=NoTruth()))
