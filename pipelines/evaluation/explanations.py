@@ -86,9 +86,10 @@ def explain(figure: str, config: CountConfig) -> str:
 
 _OBJECT_SENTENCES: Mapping[str, str] = {
     "box_ap": (
-        "average precision as COCO has it: instances in order of `score` are right where they overlap a true object of"
+        "average precision as COCO has it: instances in order of their score are right where they"
+        " overlap a true object of"
         " their class that no better one has taken; precision is averaged over 101 recalls, over overlaps (IoU) of 0.50"
-        " to 0.95, and over classes. 1 is perfect. Boxes are the tight ones of the masks (`bbox`). Whether scores mean"
+        " to 0.95, and over classes. 1 is perfect. Boxes are the tight ones of the masks (bbox). Whether scores mean"
         " anything is not said, only how they order."
     ),
     "box_ap50": "the same at the overlap 0.50 alone; higher is better. Loose boxes cost nothing.",
@@ -101,7 +102,7 @@ _OBJECT_SENTENCES: Mapping[str, str] = {
         " over overlaps and classes; higher is better. False finds cost nothing."
     ),
     "detector_box_ap": (
-        "AP of the boxes as the detector drew them (`bbox_detector`); an instance that no detector drew has its"
+        "AP of the boxes as the detector drew them (bbox_detector); an instance that no detector drew has its"
         " tight box. Higher is better. Above it, the masks made the boxes better; below it, worse."
     ),
     "detector_box_ap50": "the same at the overlap 0.50; higher is better.",
@@ -132,7 +133,7 @@ _OBJECT_SENTENCES: Mapping[str, str] = {
         " 0.95; 1 is perfect. Classes that are not in the image cost nothing here."
     ),
     "il_mcc": (
-        "correlation (Matthews) of `something of the class was found` with `it is there` over all pairs of image and"
+        "correlation (Matthews) of 'something of the class was found' with 'it is there' over all pairs of image and"
         " class; 1 is perfect, 0 is no better than saying the same of every pair."
     ),
     "presence_il_mcc": (
@@ -144,11 +145,11 @@ _OBJECT_SENTENCES: Mapping[str, str] = {
         " so is not said."
     ),
     "instance_ece": (
-        "expected calibration error: how far `score` is from the share of instances with such scores that are right,"
+        "expected calibration error: how far the score is from the share of instances with such scores that are right,"
         " over {num_bins} bins; 0 is perfect, lower is better. Right is an instance of the true class that overlaps a"
         " free true object's box by 0.50. Poor instances with honest scores have 0."
     ),
-    "instance_ece_calibrated": "the same for `score_calibrated`, of the instances that have it; lower is better.",
+    "instance_ece_calibrated": "the same for calibrated scores, of the instances that have it; lower is better.",
 }
 
 
