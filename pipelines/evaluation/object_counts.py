@@ -258,12 +258,12 @@ class RunObjects:
         self.blocks.add(counter.row(image, mine, truth))
 
     def detections(self) -> dict[str, DetectionCounts]:
-        """Outcomes of all images; boxes of a detector only where there was one."""
-        return {
-            kind: DetectionCounts.of_parts(parts)
-            for kind, parts in self._parts.items()
-            if kind != DETECTOR_BOX or self.is_detected
-        }
+        """Outcomes of all images; boxes of a detector only where there was one. Only one kind is copied at a time."""
+        if not self.is_detected:
+            self._parts.pop(DETECTOR_BOX, None)
+        for kind, parts in self._parts.items():
+            self._parts[kind] = [DetectionCounts.of_parts(parts)]
+        return {kind: whole for kind, (whole,) in self._parts.items()}
 
     @property
     def columns(self) -> Int64[np.ndarray, " I"]:
