@@ -86,10 +86,10 @@ def explain(figure: str, config: CountConfig) -> str:
 
 _OBJECT_SENTENCES: Mapping[str, str] = {
     "box_ap": (
-        "average precision as COCO has it: instances in order of their score are right where they overlap a true"
-        " object of their class that no better one has taken; precision is averaged over 101 recalls, over"
-        " overlaps (IoU) of 0.50 to 0.95, and over classes. 1 is perfect. Boxes are the tight ones of the masks (bbox). Whether scores mean"
-        " anything is not said, only how they order."
+        "average precision as COCO has it: instances in order of their score are right where they overlap a"
+        " true object of their class that no better one has taken; precision is averaged over 101 recalls,"
+        " over overlaps (IoU) of 0.50 to 0.95, and over classes. 1 is perfect. Boxes are the tight ones of the"
+        " masks (bbox). Whether scores mean anything is not said, only how they order."
     ),
     "box_ap50": "the same at the overlap 0.50 alone; higher is better. Loose boxes cost nothing.",
     "box_ap75": "the same at the overlap 0.75; higher is better. It says whether boxes are tight.",
