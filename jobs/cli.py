@@ -238,6 +238,30 @@ def export(
 
 
 @app.command()
+def negate(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="IN.jsonl", help="One object a line: `text`, if wanted `language` (en, zh)."),
+    ],
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT.jsonl", help="The same with `negatives` and `types`.")
+    ],
+    level: Annotated[
+        Literal["hard", "medium", "easy", "trivial"],
+        typer.Option("--level", help="Attributes changed: 1, 2, 3; trivial: captions of other things."),
+    ] = "hard",
+    seed: Annotated[int, typer.Option("--seed", help="Others draw others.")] = 0,
+) -> int:
+    """Ten negatives for each caption, or null and a reason. Ends in .gz: compressed. Needs no images."""
+    from jobs.negate import negate_file
+    from ovsops.negatives.config import NegativeConfig
+
+    summary = negate_file(source, target, NegativeConfig(level=level, seed=seed))
+    sys.stderr.write(summary.line() + "\n")
+    return 0
+
+
+@app.command()
 def overlay(
     output: OutputUrl,
     out: OutFolder,

@@ -62,7 +62,7 @@ def blind_scores(
             f"{len(texts)} rows and {len(groups)} groups, the shortest row of {min(num_texts, default=0)} texts:"
             " a group for each row is wanted, and at least one negative beside the positive"
         )
-    folds = _folds(texts, groups, config)
+    folds = group_folds(texts, groups, num_folds=config.num_folds, seed=config.seed)
     words = [[_words(text, config.pair_gap) for text in row] for row in texts]
     scores = np.full((len(texts), int(num_texts.max())), NO_TEXT)
     for fold in range(config.num_folds):
@@ -77,9 +77,14 @@ def blind_scores(
     return torch.from_numpy(scores), torch.from_numpy(num_texts)
 
 
+def split_words(text: str) -> list[str]:
+    """Words of Latin letters and single Chinese characters, in lower case."""
+    return _WORD.findall(text.lower())
+
+
 def _words(text: str, pair_gap: int) -> list[str]:
     """Words, and pairs of them in order; each counts once."""
-    words = _WORD.findall(text.lower())
+    words = split_words(text)
     pairs = [
         f"{word} {words[other]}"
         for place, word in enumerate(words)
@@ -88,8 +93,8 @@ def _words(text: str, pair_gap: int) -> list[str]:
     return sorted({*words, *pairs})
 
 
-def _folds(
-    texts: Sequence[Sequence[str]], groups: Sequence[Hashable], config: BlindConfig
+def group_folds(
+    texts: Sequence[Sequence[str]], groups: Sequence[Hashable], *, num_folds: int, seed: int
 ) -> Int64[np.ndarray, " R"]:
     """Fold of each row; rows of one group or of one positive are joined first, over any chain of them."""
     keys: dict[tuple[str, Hashable], int] = {}
@@ -102,13 +107,13 @@ def _folds(
     _, component = sparse.csgraph.connected_components(graph, directed=False)
     of_row = component[ends[:, 0]]
     parts, sizes = np.unique(of_row, return_counts=True)
-    if len(parts) < config.num_folds:
+    if len(parts) < num_folds:
         raise ShapeError(
-            f"{len(parts)} groups that share no positive for {config.num_folds} folds: give more rows or fewer folds"
+            f"{len(parts)} groups that share no positive for {num_folds} folds: give more rows or fewer folds"
         )
     # Large parts first, each to the emptiest fold; parts of one size in an order drawn from the seed.
-    drawn = np.random.default_rng(config.seed).random(len(parts))
-    filled, fold_of = np.zeros(config.num_folds, np.int64), np.zeros(int(component.max()) + 1, np.int64)
+    drawn = np.random.default_rng(seed).random(len(parts))
+    filled, fold_of = np.zeros(num_folds, np.int64), np.zeros(int(component.max()) + 1, np.int64)
     for part in np.lexsort((drawn, -sizes)):
         fold_of[parts[part]] = filled.argmin()
         filled[filled.argmin()] += sizes[part]

@@ -1,0 +1,166 @@
+"""Candidates of one caption: which slots are changed to which terms, with log weights. Axes: C candidates, N changes.
+
+A candidate of the levels medium and easy is drawn slot by slot from what is likely there, so that its values go together.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from ovsops.negatives.config import NUM_NEGATIVES, NegativeConfig, Reason
+from ovsops.negatives.phrase import Phrase
+from ovsops.negatives.values import ValueFrequencies
+
+_OBJECT_SHARE = 0.5
+"""How likely names of things are among the slots of a drawn combination, beside 1 for an attribute."""
+_MARGIN = 2
+"""Candidates beyond ten below which words are taken that the corpus never says."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SlotChoices:
+    """What one slot may become."""
+
+    slot: int
+    terms: Int64[np.ndarray, " V"]
+    log_likely: Float64[np.ndarray, " V"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pool:
+    """Candidates of a caption: `slots[c]` become `terms[c]`."""
+
+    slots: Int64[np.ndarray, "C N"]
+    terms: Int64[np.ndarray, "C N"]
+    log_weights: Float64[np.ndarray, " C"]
+
+
+Memory = dict[tuple[object, ...], "tuple[Int64[np.ndarray, ' V'], Float64[np.ndarray, ' V']] | None"]
+"""Terms and log likelihoods of slots that were met before, by all that they depend on."""
+_MAX_REMEMBERED = 20_000
+
+
+def slot_choices(
+    phrase: Phrase, frequencies: ValueFrequencies, config: NegativeConfig, num_changes: int, memory: Memory
+) -> list[SlotChoices] | Reason:
+    """What each slot of the caption may become; a reason where that cannot make ten negatives."""
+    attributes = [i for i, slot in enumerate(phrase.slots) if slot.type != "object"]
+    if not phrase.slots:
+        return "R_NO_ATTRIBUTE"
+    everything = list(range(len(phrase.slots)))
+    tries = [(attributes, False), (everything, False), (attributes, True), (everything, True)]
+    if config.object_weight > 0:
+        tries = [(everything, False), (everything, True)]
+    choices: list[SlotChoices] = []
+    for places, unseen in tries:
+        choices = [
+            c for p in places if (c := _choices(phrase, p, frequencies, config, unseen, memory)) is not None
+        ]
+        if _capacity(choices, num_changes) >= NUM_NEGATIVES + _MARGIN:
+            return choices
+    if len(choices) < num_changes:
+        return "R_TOO_FEW_ATTRIBUTES" if len(phrase.slots) < num_changes else "R_TOO_FEW_VALUES"
+    return choices if _capacity(choices, num_changes) >= NUM_NEGATIVES else "R_TOO_FEW_VALUES"
+
+
+def _choices(
+    phrase: Phrase,
+    place: int,
+    frequencies: ValueFrequencies,
+    config: NegativeConfig,
+    unseen: bool,
+    memory: Memory,
+) -> SlotChoices | None:
+    slot = phrase.slots[place]
+    key = (slot.type, slot.term, slot.role, slot.head, unseen, *(phrase.slots[p].term for p in slot.partners))
+    if key not in memory:
+        if len(memory) >= _MAX_REMEMBERED:
+            memory.clear()
+        terms = frequencies.candidates(phrase, place, unseen=unseen).nonzero()[0]
+        likely = frequencies.log_likely(slot.type, slot.head)[terms]
+        if slot.type == "object":
+            likely = likely + np.log(config.object_weight or 1.0)
+        memory[key] = (terms, likely) if len(terms) else None
+    known = memory[key]
+    return None if known is None else SlotChoices(slot=place, terms=known[0], log_likely=known[1])
+
+
+def _capacity(choices: list[SlotChoices], num_changes: int) -> int:
+    """How many negatives the choices can make, counted up to a thousand."""
+    sizes = [len(choice.terms) for choice in choices]
+    if num_changes == 1:
+        return sum(sizes)
+    return sum(
+        min(1000, math.prod(sizes[i] for i in places))
+        for places in combinations(range(min(len(sizes), 8)), num_changes)
+    )
+
+
+def single_pool(choices: list[SlotChoices]) -> Pool:
+    """One change a candidate: all that there are."""
+    return Pool(
+        slots=np.concatenate([np.full(len(choice.terms), choice.slot) for choice in choices])[:, None],
+        terms=np.concatenate([choice.terms for choice in choices])[:, None],
+        log_weights=np.concatenate([choice.log_likely for choice in choices]),
+    )
+
+
+def drawn_pool(
+    phrase: Phrase,
+    choices: list[SlotChoices],
+    frequencies: ValueFrequencies,
+    config: NegativeConfig,
+    num_changes: int,
+    generator: np.random.Generator,
+) -> Pool:
+    """Several changes a candidate: distinct combinations, each drawn as it is likely; their weights are even."""
+    cumulated = []
+    for choice in choices:
+        weights = np.exp(choice.log_likely - choice.log_likely.max())
+        cumulated.append(np.cumsum(weights) / weights.sum())
+    shares = np.array([_OBJECT_SHARE if phrase.slots[c.slot].type == "object" else 1.0 for c in choices])
+    orders = np.argsort(
+        -np.log(1e-12 + generator.random((4 * config.num_drawn, len(choices)))) / shares, axis=1
+    )[:, :num_changes]
+    orders.sort(axis=1)
+    draws = generator.random(orders.shape)
+    seen: dict[tuple[tuple[int, int], ...], None] = {}
+    kinds = [frequencies.lexicon.types[phrase.slots[c.slot].type] for c in choices]
+    for order, draw in zip(orders.tolist(), draws.tolist(), strict=True):
+        picked = [
+            (
+                place,
+                int(
+                    choices[place].terms[
+                        min(int(np.searchsorted(cumulated[place], u)), len(cumulated[place]) - 1)
+                    ]
+                ),
+            )
+            for place, u in zip(order, draw, strict=True)
+        ]
+        if _go_together(phrase, choices, kinds, picked):
+            seen[tuple(picked)] = None
+            if len(seen) >= config.num_drawn:
+                break
+    found = np.array(list(seen), np.int64).reshape(len(seen), num_changes, 2)
+    slots = np.array([choice.slot for choice in choices], np.int64)
+    return Pool(slots=slots[found[:, :, 0]], terms=found[:, :, 1], log_weights=np.zeros(len(found)))
+
+
+def _go_together(
+    phrase: Phrase, choices: list[SlotChoices], kinds: list, picked: list[tuple[int, int]]
+) -> bool:
+    """No value twice in one list of values."""
+    for a in range(len(picked)):
+        slot = choices[picked[a][0]].slot
+        for b in range(a):
+            other = choices[picked[b][0]].slot
+            if (
+                other in phrase.slots[slot].partners
+                and not kinds[picked[a][0]].may_replace[picked[b][1], picked[a][1]]
+            ):
+                return False
+    return True

@@ -1,0 +1,228 @@
+"""Ten negatives of a caption, the same for the same sample, settings and key. Axis: C candidates.
+
+sampler = fit_sampler(sample, NegativeConfig(level="hard"))        # once, on a sample of the corpus
+sampler.negatives_for("a red fish", key="image 7, region 2")       # any caption, in any process
+"""
+
+import hashlib
+import re
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from ovsops.negatives.balance import Balance, fit_balance, inclusion
+from ovsops.negatives.captions import accept
+from ovsops.negatives.chinese import parse_chinese
+from ovsops.negatives.config import NUM_CHANGES, NUM_NEGATIVES, NegativeConfig, Reason
+from ovsops.negatives.corpus import CorpusSample
+from ovsops.negatives.english import parse_english
+from ovsops.negatives.lexicon import ATTRIBUTE_TYPES, LANGUAGES, AttributeType, Language, load_lexicon
+from ovsops.negatives.phrase import Phrase
+from ovsops.negatives.pools import Memory, Pool, drawn_pool, single_pool, slot_choices
+from ovsops.negatives.trivial import OtherCaptions
+from ovsops.negatives.values import ValueFrequencies, count_values
+
+_DOUBLED = re.compile(r"\b(\w+)[ -]\1\b", re.IGNORECASE)
+_MAY_DOUBLE = frozenset({"object", "material", "pattern"})
+"""Types with words that names of things hold, too: no "plastic plastic bag"."""
+_ORDER = {name: place for place, name in enumerate(ATTRIBUTE_TYPES)}
+_MAX_CACHED = 8192
+"""Kinds of captions whose candidates a sampler remembers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Negatives:
+    """Ten captions that are false where the positive is true."""
+
+    positive: str
+    """The caption with its marks set straight: what negatives were made of."""
+    negatives: tuple[str, ...]
+    types: tuple[str, ...]
+    """What was changed in each: `colour`, or `colour+material`."""
+    language: Language
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """A caption without negatives."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Ready:
+    """What one kind of caption draws from."""
+
+    pool: Pool
+    bounds: Float64[np.ndarray, " C"]
+    """Running sums of the inclusion probabilities."""
+
+
+@dataclass(kw_only=True, eq=False)
+class NegativeSampler:
+    """Negatives of captions of a corpus; see `fit_sampler`."""
+
+    config: NegativeConfig
+    frequencies: dict[Language, ValueFrequencies]
+    balances: dict[Language, Balance]
+    others: dict[Language, OtherCaptions]
+    _memories: dict[Language, Memory] = field(default_factory=dict, repr=False)
+    _cache: OrderedDict[tuple[object, ...], "_Ready | Reason"] = field(
+        default_factory=OrderedDict, repr=False
+    )
+
+    def negatives_for(self, text: object, language: object = None, key: str = "") -> Negatives | Refusal:
+        """Ten distinct negatives of a caption, or why there are none. `key` names the row: others draw others."""
+        caption, found = accept(text, language, max_chars=self.config.max_chars)
+        if caption is None:
+            return Refusal(reason=found)  # type: ignore[arg-type]
+        phrase = parse(caption, found)  # type: ignore[arg-type]
+        made = self._trivial(phrase, key) if self.config.level == "trivial" else self._changed(phrase, key)
+        if isinstance(made, str):
+            return Refusal(reason=made)
+        return Negatives(
+            positive=caption,
+            negatives=tuple(made),
+            types=tuple(made.values()),
+            language=phrase.language,
+        )
+
+    def _trivial(self, phrase: Phrase, key: str) -> dict[str, str] | Reason:
+        captions = self.others[phrase.language].drawn(phrase, _generator(self.config.seed, key, phrase.text))
+        return dict.fromkeys(captions, "object") if len(captions) == NUM_NEGATIVES else "R_TOO_FEW_VALUES"
+
+    def _changed(self, phrase: Phrase, key: str) -> dict[str, str] | Reason:
+        """Negatives with their types."""
+        num_changes = NUM_CHANGES[self.config.level]
+        if num_changes == 1:
+            ready = self._remembered(phrase)
+            if isinstance(ready, str):
+                return ready
+            start = _uniform(self.config.seed, key, phrase.text)
+        else:
+            generator = _generator(self.config.seed, key, phrase.text)
+            pool = self.pool_of(phrase, generator)
+            if isinstance(pool, str):
+                return pool
+            ready = self._weighed(phrase, pool)
+            start = float(generator.random())
+        picks = np.searchsorted(ready.bounds, start + np.arange(NUM_NEGATIVES), side="right")
+        return self._written(phrase, ready.pool, picks.clip(0, len(ready.bounds) - 1))
+
+    def _written(self, phrase: Phrase, pool: Pool, picks: Int64[np.ndarray, " N"]) -> dict[str, str] | Reason:
+        """The picked candidates as texts; others take the place of those that cannot be written, likely ones first."""
+        made: dict[str, str] = {}
+        seen = {phrase.text.lower()}
+        types = self.frequencies[phrase.language].lexicon.types
+        kinds = [slot.type for slot in phrase.slots]
+        was_doubled = _DOUBLED.search(phrase.text) is not None
+        queue, is_first = picks, True
+        while True:
+            for slots, terms in zip(pool.slots[queue].tolist(), pool.terms[queue].tolist(), strict=True):
+                surfaces = {s: types[kinds[s]].terms[t].surface for s, t in zip(slots, terms, strict=True)}
+                text = phrase.replaced(surfaces)
+                lowered = text.lower()
+                if lowered in seen:
+                    continue
+                if not was_doubled and any(kinds[s] in _MAY_DOUBLE for s in slots) and _DOUBLED.search(text):
+                    continue
+                seen.add(lowered)
+                made[text] = kinds[slots[0]] if len(slots) == 1 else _joined(kinds[s] for s in slots)
+                if len(made) == NUM_NEGATIVES:
+                    return made
+            if not is_first:
+                return "R_TOO_FEW_VALUES"
+            queue, is_first = np.argsort(-pool.log_weights, kind="stable"), False
+
+    def _remembered(self, phrase: Phrase) -> "_Ready | Reason":
+        """Candidates of captions with equal slots are equal: they are weighed once."""
+        kind = (
+            phrase.language,
+            tuple((s.type, s.term, s.role, s.around, s.head, s.partners) for s in phrase.slots),
+        )
+        ready = self._cache.get(kind)
+        if ready is None:
+            pool = self.pool_of(phrase, None)
+            ready = pool if isinstance(pool, str) else self._weighed(phrase, pool)
+            self._cache[kind] = ready
+            if len(self._cache) > _MAX_CACHED:
+                self._cache.popitem(last=False)
+        else:
+            self._cache.move_to_end(kind)
+        return ready
+
+    def pool_of(self, phrase: Phrase, generator: np.random.Generator | None) -> Pool | Reason:
+        """Candidates before they are balanced; `generator` draws combinations where a level changes several slots."""
+        num_changes = NUM_CHANGES[self.config.level]
+        frequencies = self.frequencies[phrase.language]
+        choices = slot_choices(
+            phrase, frequencies, self.config, num_changes, self._memories.setdefault(phrase.language, {})
+        )
+        if isinstance(choices, str):
+            return choices
+        if num_changes == 1 or generator is None:
+            return single_pool(choices)
+        pool = drawn_pool(phrase, choices, frequencies, self.config, num_changes, generator)
+        return pool if len(pool.slots) >= NUM_NEGATIVES else "R_TOO_FEW_VALUES"
+
+    def _weighed(self, phrase: Phrase, pool: Pool) -> _Ready:
+        lexicon = self.frequencies[phrase.language].lexicon
+        weights = pool.log_weights + self.balances[phrase.language].of_pool(phrase, pool, lexicon)
+        return _Ready(pool=pool, bounds=np.cumsum(inclusion(weights)))
+
+
+def parse(caption: str, language: Language) -> Phrase:
+    """The slots of an accepted caption."""
+    return parse_english(caption) if language == "en" else parse_chinese(caption)
+
+
+def fit_sampler(sample: CorpusSample, config: NegativeConfig | None = None) -> NegativeSampler:
+    """A sampler whose negatives look like captions of this corpus.
+
+    An empty sample is allowed: words then come as often as the lexicon expects, and nothing is balanced.
+    """
+    config = config or NegativeConfig()
+    sampler = NegativeSampler(config=config, frequencies={}, balances={}, others={})
+    for language in LANGUAGES:
+        lexicon = load_lexicon(language)
+        rows = [
+            (key, caption)
+            for key, text in sample.captions(language)
+            if (caption := accept(text, language, max_chars=config.max_chars)[0]) is not None
+        ]
+        phrases = [parse(caption, language) for _, caption in rows]
+        sampler.frequencies[language] = count_values(phrases, lexicon)
+        sampler.balances[language] = Balance()
+        sampler.others[language] = OtherCaptions(phrases, lexicon)
+        if NUM_CHANGES[config.level]:
+            pooled = [
+                (phrase, pool)
+                for (key, _), phrase in zip(rows[: config.max_fitted], phrases, strict=False)
+                if not isinstance(
+                    pool := sampler.pool_of(phrase, _generator(config.seed, key, phrase.text)), str
+                )
+            ]
+            sampler.balances[language] = fit_balance(
+                [phrase for phrase, _ in pooled], [pool for _, pool in pooled], lexicon, config
+            )
+    return sampler
+
+
+def _joined(kinds: Iterable[AttributeType]) -> str:
+    return "+".join(sorted(kinds, key=_ORDER.__getitem__))
+
+
+def _digest(seed: int, key: str, text: str) -> int:
+    data = f"{seed}\0{key}\0{text}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
+
+
+def _uniform(seed: int, key: str, text: str) -> float:
+    return _digest(seed, key, text) / 2**64
+
+
+def _generator(seed: int, key: str, text: str) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(_digest(seed, key, text)))
