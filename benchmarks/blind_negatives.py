@@ -2,10 +2,11 @@
 
 python -m benchmarks.blind_negatives FILE.jsonl[.gz] [--bag-only] [--max-bag X] [--max-transformer X]
 
-Each line of the file is an object with `text` and `negatives` (what `ovsops negate` writes; lines without negatives are
-passed over), or with `pos_expression` and `neg_expression` (FG-OVD). Rows of one `group`, `image_id` or `image`, and rows
-of equal positives, are never on both sides. A model is trained on half of the groups and picks on the other half, and the
-other way round; figures are over all rows, with an interval over groups. Exit status 1 when a figure is over its limit.
+Each line of the file is an object with `text` and `negatives` (what `ovsops negate` writes; lines without
+negatives are passed over), or with `pos_expression` and `neg_expression` (FG-OVD). Rows of one `group`,
+`image_id` or `image`, and rows of equal positives, are never on both sides. A model is trained on half of
+the groups and picks on the other half, and the other way round; figures are over all rows, with an interval
+over groups. Exit status 1 when a figure is over its limit.
 """
 
 import argparse
@@ -42,7 +43,8 @@ def main() -> None:
     chance = float(np.mean([1 / len(row) for row in texts]))
     num_positives = len({row[0].lower() for row in texts})
     print(
-        f"{options.file}: {len(texts)} rows, {num_positives} distinct positives, {len(set(groups))} groups, chance {chance:.4f}"
+        f"{options.file}: {len(texts)} rows, {num_positives} distinct positives, {len(set(groups))} groups,"
+        f" chance {chance:.4f}"
     )
     is_over = False
     names = ["bag of words and pairs"] + ([] if options.bag_only else ["small transformer"])

@@ -2,8 +2,9 @@
 
 python -m benchmarks.negatives [--captions 1000000] [--level hard] [--language en] [--distinct 20000]
 
-Captions are put together at random from the lexicon's usual words: colour, material, pattern, size and thing. Reports
-captions per CPU-second, the share with ten negatives, and resident memory after each tenth. Exit 1 under 5,000 a second.
+Captions are put together at random from the lexicon's usual words: colour, material, pattern, size and
+thing. Reports captions per CPU-second, the share with ten negatives, and resident memory after each tenth.
+Exit 1 under 5,000 a second.
 """
 
 import argparse
@@ -47,14 +48,13 @@ def main() -> None:
             num_made += isinstance(answer, Negatives)
         spent += time.process_time() - started
         resident.append(psutil.Process().memory_info().rss / 2**20)
-        print(
-            f"{(part + 1) * chunk:>9} captions, {(part + 1) * chunk / spent:8.0f} a CPU-second, {resident[-1]:.0f} MiB"
-        )
+        num = (part + 1) * chunk
+        print(f"{num:>9} captions, {num / spent:8.0f} a CPU-second, {resident[-1]:.0f} MiB")
     rate = 10 * chunk / spent
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
-        f"{rate:.0f} captions a CPU-second, {num_made / (10 * chunk):.2%} with ten {options.level} negatives; memory grew by"
-        f" {resident[-1] - resident[1]:.0f} MiB after the second tenth, peak {peak:.0f} MiB"
+        f"{rate:.0f} captions a CPU-second, {num_made / (10 * chunk):.2%} with ten {options.level} negatives;"
+        f" memory grew by {resident[-1] - resident[1]:.0f} MiB after the second tenth, peak {peak:.0f} MiB"
     )
     sys.exit(0 if rate >= FLOOR else 1)
 

@@ -1,8 +1,11 @@
-"""A small transformer that reads captions and never sees an image. Axes: R rows, T texts (first the positive), L words, D channels.
+"""A small transformer that reads captions and never sees an image.
 
-The stronger sibling of `ovsops.metrics.blind`: it reads whole captions in order, so it also finds what pairs of near words
-cannot say. It scores each text alone, as a contrastive text tower does: a model that compared the eleven texts of a row
-would find the positive of any hard set, because negatives lie one change away from it and two from each other.
+Axes: R rows, T texts (first the positive), L words, D channels.
+
+The stronger sibling of `ovsops.metrics.blind`: it reads whole captions in order, so it also finds what
+pairs of near words cannot say. It scores each text alone, as a contrastive text tower does: a model that
+compared the eleven texts of a row would find the positive of any hard set, because negatives lie one change
+away from it and two from each other.
 """
 
 from collections import Counter

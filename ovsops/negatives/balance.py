@@ -1,13 +1,18 @@
-"""Weights under which negatives look like positives to whoever sees only texts. Axes: R captions, C candidates, F features.
+"""Weights under which negatives look like positives to whoever sees only texts.
 
-A model of words and word pairs that is trained to tell positives from negatives starts at zero and moves along the
-difference of their feature counts. Where every feature comes as often in positives as in negatives (each row's ten
-counting as one caption), zero is its optimum and it learns nothing. So the inclusion probability of each candidate is
+Axes: R captions, C candidates, F features.
+
+A model of words and word pairs that is trained to tell positives from negatives starts at zero and moves
+along the difference of their feature counts. Where every feature comes as often in positives as in
+negatives (each row's ten counting as one caption), zero is its optimum and it learns nothing. So the
+inclusion probability of each candidate is
     q_rc = sigmoid(b_rc + theta . (phi(candidate) - phi(positive)) + tau_r),    sum_c q_rc = 10 for every r,
-where b is the log likelihood of the candidate's words, and theta makes sum_rc q_rc (phi(candidate) - phi(positive)) vanish:
-the least departure in entropy from b that does. It is the minimum over theta and tau of the convex
+where b is the log likelihood of the candidate's words, and theta makes sum_rc q_rc (phi(candidate) -
+phi(positive)) vanish: the least departure in entropy from b that does. It is the minimum over theta and tau
+of the convex
     sum_rc softplus(b + theta . dphi + tau_r) - 10 sum_r tau_r + ridge |theta|^2 / 2.
-Features are a value alone, beside each of the words around it, of the thing it describes, and beside each other value.
+Features are a value alone, beside each of the words around it, of the thing it describes, and beside each
+other value.
 """
 
 import math

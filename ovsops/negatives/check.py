@@ -1,7 +1,8 @@
 """What is wrong with a set of negatives, whoever made them: rules, a language model, or somebody else's files.
 
-Nothing here knows how negatives were made. That a negative is false of its picture cannot be read off texts; what can be
-read off is checked: ten distinct captions, none the positive, plain words, and no traces of careless replacement.
+Nothing here knows how negatives were made. That a negative is false of its picture cannot be read off
+texts; what can be read off is checked: ten distinct captions, none the positive, plain words, and no traces
+of careless replacement.
 """
 
 import re

@@ -1,8 +1,8 @@
 """Attribute slots of a Chinese region phrase.
 
-There are no spaces, so a word is found by its longest written form and kept only where its neighbours allow it: 树 is no
-tree in 树懒, 小 no size in 小提琴, 玻璃 no material where it is the thing itself. Measure words stay: a noun is exchanged
-for one that is counted by the same.
+There are no spaces, so a word is found by its longest written form and kept only where its
+neighbours allow it: 树 is no tree in 树懒, 小 no size in 小提琴, 玻璃 no material where it is the thing
+itself. Measure words stay: a noun is exchanged for one that is counted by the same.
 """
 
 import re

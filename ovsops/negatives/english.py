@@ -1,8 +1,8 @@
 """Attribute slots of an English region phrase.
 
-A noun phrase is read word by word. Stuff words ("glass", "paper") are attributes before another noun or after "made of",
-and things otherwise: "a glass bowl" has a material, "a transparent glass" has none. A word within a hyphenated one
-("metal-framed") is never cut out of it.
+A noun phrase is read word by word. Stuff words ("glass", "paper") are attributes before another noun or
+after "made of", and things otherwise: "a glass bowl" has a material, "a transparent glass" has none. A word
+within a hyphenated one ("metal-framed") is never cut out of it.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Words that say an attribute, in English and Chinese, and which of them may stand for each other. Axis: V terms of a type.
+"""Words that say an attribute, in English and Chinese, and which may stand for each other. Axis: V terms.
 
 The words come from `ovsops/negatives/data/*.yaml`, whose heads say where they are from.
 """
@@ -83,6 +83,8 @@ class TermType:
     """By role, which terms fit."""
     is_narrow: Bool[np.ndarray, " V"]
     """Never put where no caption of the corpus has the term of the same thing."""
+    is_unwritten: Bool[np.ndarray, " V"]
+    """Never put anywhere, and only exchanged where other words do not suffice."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -158,7 +160,8 @@ def _term_type(language: str, name: AttributeType, data: Mapping[str, Any], *, w
     may_replace = _exclusions(
         list(values), terms, data.get("families"), [*data.get("ambiguous", ()), *_same_base(data)]
     )
-    may_replace[:, [term.value in data.get("unwritten", ()) for term in terms]] = False
+    is_unwritten = np.array([term.value in data.get("unwritten", ()) for term in terms], bool)
+    may_replace[:, is_unwritten] = False
     return TermType(
         name=name,
         terms=terms,
@@ -168,6 +171,7 @@ def _term_type(language: str, name: AttributeType, data: Mapping[str, Any], *, w
             role: np.array([role == ANY or role in term.roles for term in terms], bool)
             for role in sorted(roles)
         },
+        is_unwritten=is_unwritten,
         is_narrow=np.array([term.value in data.get("narrow", ()) for term in terms], bool),
     )
 

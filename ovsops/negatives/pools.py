@@ -1,6 +1,7 @@
 """Candidates of one caption: which slots are changed to which terms, with log weights. Axes: C candidates, N changes.
 
-A candidate of the levels medium and easy is drawn slot by slot from what is likely there, so that its values go together.
+A candidate of the levels medium and easy is drawn slot by slot from what is likely there, so that its
+values go together.
 """
 
 import math
@@ -47,13 +48,14 @@ def slot_choices(
     phrase: Phrase, frequencies: ValueFrequencies, config: NegativeConfig, num_changes: int, memory: Memory
 ) -> list[SlotChoices] | Reason:
     """What each slot of the caption may become; a reason where that cannot make ten negatives."""
-    attributes = [i for i, slot in enumerate(phrase.slots) if slot.type != "object"]
     if not phrase.slots:
         return "R_NO_ATTRIBUTE"
+    types = frequencies.lexicon.types
     everything = list(range(len(phrase.slots)))
-    tries = [(attributes, False), (everything, False), (attributes, True), (everything, True)]
-    if config.object_weight > 0:
-        tries = [(everything, False), (everything, True)]
+    plain = [i for i in everything if not types[phrase.slots[i].type].is_unwritten[phrase.slots[i].term]]
+    if not config.object_weight:
+        plain = [i for i in plain if phrase.slots[i].type != "object"]
+    tries = [(plain, False), (everything, False), (plain, True), (everything, True)]
     choices: list[SlotChoices] = []
     for places, unseen in tries:
         choices = [

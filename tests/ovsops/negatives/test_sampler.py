@@ -23,7 +23,7 @@ from ovsops.miniature.scene import Thing
 from ovsops.negatives.check import set_faults
 from ovsops.negatives.config import LEVELS, NUM_CHANGES, Level, NegativeConfig
 from ovsops.negatives.corpus import CorpusSample
-from ovsops.negatives.sampler import NegativeSampler, Negatives, Refusal, fit_sampler
+from ovsops.negatives.sampler import Negatives, NegativeSampler, Refusal, fit_sampler
 
 NUM_THINGS = 60
 
@@ -157,5 +157,5 @@ def test_a_list_never_says_a_value_twice_or_swaps_its_values() -> None:
 def test_what_is_no_config() -> None:
     with pytest.raises(ConfigError, match="num_drawn 5"):
         NegativeConfig(num_drawn=5)
-    with pytest.raises(ConfigError, match="ridge 0.0"):
+    with pytest.raises(ConfigError, match=r"ridge 0\.0"):
         NegativeConfig(ridge=0.0)
