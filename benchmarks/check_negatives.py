@@ -35,8 +35,8 @@ TYPES = {
     "count": set("two three four five six seven eight nine ten".split()),
 }
 TWO_WORDS = (
-    "trash can|soap dispenser|remote control|television set|laptop computer|cellular telephone|cellular phone|computer mouse|table top"
-    "|microwave oven|drink container|plastic bag|tissue paper|cell phone|wine glass"
+    "trash can|soap dispenser|remote control|television set|laptop computer|cellular telephone|cellular phone"
+    "|cell phone|computer mouse|table top|microwave oven|drink container|plastic bag|tissue paper|wine glass"
 )
 _MERGED = re.compile(rf"\b(?:(light|dark)[ -]({'|'.join(COLOURS)})|({TWO_WORDS}))\b")
 _WORD = re.compile(r"[a-z0-9'_-]+")

@@ -26,7 +26,7 @@ LINE_REASONS: dict[str, str] = {
     "R_INVALID_JSON": "the line is no JSON (UTF-8, finite numbers, not too deep)",
     "R_NOT_AN_OBJECT": "the line is JSON, but no object",
     "R_LINE_TOO_LONG": f"the line has more than {MAX_LINE_BYTES} bytes",
-    **REASONS,
+    **{str(reason): meaning for reason, meaning in REASONS.items()},
 }
 """Every reason that a line of the output may name."""
 _GZIP_MAGIC = b"\x1f\x8b"

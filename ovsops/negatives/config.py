@@ -53,7 +53,7 @@ class NegativeConfig:
     """Combinations drawn to choose ten from, where a level changes several attributes."""
     max_fitted: int = 4096
     """Captions of the corpus sample on which the balance is found."""
-    ridge: float = 3.0
+    ridge: float = 0.5
     """What keeps the weights of the balance small: captions that a unit of weight must move."""
     min_context: int = 3
     """Words that stand beside an attribute in fewer captions do not get a weight of their own."""

@@ -15,7 +15,7 @@ from ovsops.negatives.config import NUM_NEGATIVES, NegativeConfig, Reason
 from ovsops.negatives.phrase import Phrase
 from ovsops.negatives.values import ValueFrequencies
 
-_OBJECT_SHARE = 0.5
+_OBJECT_SHARE = 0.1
 """How likely names of things are among the slots of a drawn combination, beside 1 for an attribute."""
 _MARGIN = 2
 """Candidates beyond ten below which words are taken that the corpus never says."""
@@ -55,7 +55,7 @@ def slot_choices(
     plain = [i for i in everything if not types[phrase.slots[i].type].is_unwritten[phrase.slots[i].term]]
     if not config.object_weight:
         plain = [i for i in plain if phrase.slots[i].type != "object"]
-    tries = [(plain, False), (everything, False), (plain, True), (everything, True)]
+    tries = [(plain, False), (plain, True), (everything, False), (everything, True)]
     choices: list[SlotChoices] = []
     for places, unseen in tries:
         choices = [

@@ -28,7 +28,7 @@ from ovsops.negatives.values import ValueFrequencies, count_values
 _DOUBLED = re.compile(r"\b(\w+)[ -]\1\b", re.IGNORECASE)
 _MAY_DOUBLE = frozenset({"object", "material", "pattern"})
 """Types with words that names of things hold, too: no "plastic plastic bag"."""
-_ORDER = {name: place for place, name in enumerate(ATTRIBUTE_TYPES)}
+_ORDER: dict[str, int] = {name: place for place, name in enumerate(ATTRIBUTE_TYPES)}
 _MAX_CACHED = 8192
 """Kinds of captions whose candidates a sampler remembers."""
 
@@ -212,7 +212,7 @@ def fit_sampler(sample: CorpusSample, config: NegativeConfig | None = None) -> N
 
 
 def _joined(kinds: Iterable[AttributeType]) -> str:
-    return "+".join(sorted(kinds, key=_ORDER.__getitem__))
+    return "+".join(sorted(kinds, key=lambda kind: _ORDER[kind]))
 
 
 def _digest(seed: int, key: str, text: str) -> int:
