@@ -26,7 +26,8 @@ SHADED = {f"{shade} {colour}" for shade in ("light", "dark") for colour in COLOU
 TYPES = {
     "colour": {*COLOURS, *SHADED},
     "material": set(
-        "stone wood wooden rattan fabric crochet wool leather velvet metal metallic paper plastic glass ceramic".split()
+        "stone wood wooden rattan fabric crochet wool leather velvet metal metallic paper plastic glass ceramic"
+        " rubber steel iron aluminium brass bamboo wicker".split()
     ),
     "pattern": set("plain striped dotted checkered woven studded perforated floral logo spotted".split()),
     "transparency": set("opaque translucent transparent".split()),
