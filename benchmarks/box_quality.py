@@ -269,21 +269,19 @@ def presence_table(found: Study) -> list[Row]:
     fit_asked = half_absent(fit_truths, things, seed=1)
     asked = half_absent(found.truths(), things)
     gated = replace(config, presence=replace(config.presence, keep=0.0, low=0.0))
+    assert gated.presence is not None
+    weighed = replace(gated, presence=replace(gated.presence, weigh=True))
     rows: list[Row] = []
     systems = {
         "detector alone": (
             [unjudged(o.found) for o in found.fitting],
             [unjudged(o.found) for o in found.test],
         ),
-        "recalibrated": (
-            [judge_boxes(o.look, o.found, bare, competing=found.competing) for o in found.fitting],
-            found.judged(bare),
-        ),
-        "recalibrated, presence gate": (
-            [judge_boxes(o.look, o.found, gated, competing=found.competing) for o in found.fitting],
-            found.judged(gated),
-        ),
     }
+    if bare.recalibration is not None:
+        systems["recalibrated"] = (fitting_boxes(found, bare), found.judged(bare))
+    systems["with the gate"] = (fitting_boxes(found, gated), found.judged(gated))
+    systems["with the gate, scores times its chance"] = (fitting_boxes(found, weighed), found.judged(weighed))
     states = {}
     for name, (fitting, test) in systems.items():
         best = max(
@@ -304,6 +302,11 @@ def presence_table(found: Study) -> list[Row]:
             }
         )
     return rows
+
+
+def fitting_boxes(found: Study, config: ExpertConfig) -> list[JudgedBoxes]:
+    """The fitting split's boxes under a config."""
+    return [judge_boxes(o.look, o.found, config, competing=found.competing) for o in found.fitting]
 
 
 def cg_of(rows: np.ndarray) -> float:

@@ -71,8 +71,8 @@ class Fit:
         return {
             "images": self.num_images,
             "skipped": dict(self.num_skipped),
-            "detector_precision": tuned.detector_precision,
-            "tried": [{**asdict(config), "precision": value} for config, value in tuned.tried],
+            "detector_ap50": tuned.detector_precision,
+            "tried": [{**asdict(config), "ap50": value} for config, value in tuned.tried],
             "chosen": None if tuned.config is None else asdict(tuned.config),
             "guard": None if verdict is None else asdict(verdict),
             "calibration_error": {"before": self.error_before, "after": self.error_after},
@@ -231,9 +231,7 @@ def print_fit(found: Fit, out: Path, console: Console) -> None:
     tuned, verdict = found.expert.tuned, found.expert.verdict
     lines = [f"{found.num_images} images, {sum(found.num_skipped.values())} left out"]
     if tuned.config is None:
-        lines.append(
-            f"no recalibration: the detector alone was best (average precision of names {tuned.detector_precision:.3f})"
-        )
+        lines.append(f"no recalibration: the detector alone was best (AP50 {tuned.detector_precision:.3f})")
     elif verdict is not None and verdict.is_refused:
         lines.append(f"no recalibration, the guard refuses: {verdict.reason}")
     elif verdict is not None:

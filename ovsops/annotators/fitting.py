@@ -2,7 +2,7 @@
 
 Images are observed once (detector and expert run); then numbers are fitted in the order in which they act:
 
-    exponents, mode and scale   on one half of the images, and judged by the guard on the other
+    exponents, mode and scale   by AP50 on one half of the images, and judged by the guard on the other
     presence gate               on the first half, with those
     chances of scores           on the other half, with all of it
 
@@ -24,6 +24,7 @@ from ovsops.annotators.judging import ExpertLook, JudgedBoxes, judge_boxes, pres
 from ovsops.backbones.detections import Detections
 from ovsops.errors import ConfigError
 from ovsops.masks.box_nms import box_iou
+from ovsops.metrics.detection import DetectionCounts, FoundObjects, TrueObjects
 from ovsops.regions.calibration import CalibrationConfig, ScoreCalibrator, fit_calibrator
 from ovsops.regions.presence import GateConfig, PresenceGate, fit_gate
 from ovsops.regions.tuning import (
@@ -34,7 +35,6 @@ from ovsops.regions.tuning import (
     TuningSplit,
     Verdict,
     judge,
-    tune,
 )
 
 
@@ -79,8 +79,10 @@ class FittedExpert:
 
     config: ExpertConfig
     tuned: Tuned
+    """Its precisions are AP50 of boxes with names."""
     verdict: Verdict | None
-    """Of the guard, on other images than those of the tuning; None where the detector alone was best."""
+    """Of the guard, on other images than those of the tuning, its precisions AP50 too; None where the detector alone
+    was best."""
 
 
 def observe(
@@ -115,18 +117,85 @@ def fit_expert(
     """
     fit = fit or FitConfig()
     first, second = observed[::2], observed[1::2]
-    groups = competing if has_groups else None
-    tuned = tune(tuning_split(first, groups, fit.match_iou), grid=fit.grid)
+    bare = replace(config, presence=None)
+    tuned = tuned_by_ap50(first, bare, competing=competing, has_groups=has_groups, fit=fit)
     verdict = None
     chosen = tuned.config
     if chosen is not None:
-        verdict = judge(tuning_split(second, groups, fit.match_iou), chosen, guard=fit.guard)
+        verdict = guarded(second, replace(bare, recalibration=chosen), competing=competing, fit=fit)
         chosen = None if verdict.is_refused else chosen
-    full = replace(config, recalibration=chosen, presence=None)
+    full = replace(bare, recalibration=chosen)
     if fit.fit_gate and config.presence is not None:
         gate = fitted_gate(first, full, competing=competing, asked=asked, fit=fit)
         full = replace(full, presence=replace(config.presence, gate=gate))
     return FittedExpert(config=full, tuned=tuned, verdict=verdict)
+
+
+def tuned_by_ap50(
+    observed: Sequence[Observed],
+    config: ExpertConfig,
+    *,
+    competing: Int64[Tensor, " C"],
+    has_groups: bool,
+    fit: FitConfig,
+) -> Tuned:
+    """The setting of highest AP50 after doubles are removed; of equal ones the first, the detector alone before all."""
+    alone = ap50(observed, replace(config, recalibration=None), competing=competing)
+    tried = [
+        (each, ap50(observed, replace(config, recalibration=each), competing=competing))
+        for each in fit.grid.configs(has_groups=has_groups)
+    ]
+    best, precision = max(tried, key=lambda pair: pair[1], default=(None, alone))
+    if not precision > alone:
+        best, precision = None, alone
+    return Tuned(config=best, precision=precision, detector_precision=alone, tried=tuple(tried))
+
+
+def guarded(
+    observed: Sequence[Observed], config: ExpertConfig, *, competing: Int64[Tensor, " C"], fit: FitConfig
+) -> Verdict:
+    """Whether the expert may speak: it names regions better than chance, and AP50 does not fall."""
+    assert config.recalibration is not None, "there is a recalibration to judge"
+    split = tuning_split(observed, competing, fit.match_iou)
+    verdict = judge(split, config.recalibration, guard=replace(fit.guard, max_loss=1.0))
+    before = ap50(observed, replace(config, recalibration=None), competing=competing)
+    after = ap50(observed, config, competing=competing)
+    is_worse = not after > before - fit.guard.max_loss
+    falls = f"AP50 would fall from {before:.3f} to {after:.3f}"
+    reason = verdict.reason if verdict.is_refused else falls if is_worse else ""
+    return replace(
+        verdict,
+        is_refused=verdict.is_refused or is_worse,
+        reason=reason or f"AP50 goes from {before:.3f} to {after:.3f}",
+        detector_precision=before,
+        recalibrated_precision=after,
+    )
+
+
+def ap50(observed: Sequence[Observed], config: ExpertConfig, *, competing: Int64[Tensor, " C"]) -> float:
+    """COCO's AP50 of the judged boxes of all images; 0 where no class has a true box."""
+    counts = DetectionCounts.of_parts(
+        [
+            _counts_of(number, judge_boxes(each.look, each.found, config, competing=competing), each.truth)
+            for number, each in enumerate(observed)
+        ]
+    )
+    if not len(counts.images):
+        raise ConfigError("there are no images to fit on")
+    value = float(counts.average_precisions(np.ones((1, len(counts.images)), np.int64))[0, 1])
+    return 0.0 if np.isnan(value) else value
+
+
+def _counts_of(number: int, judged: JudgedBoxes, truth: TrueBoxes) -> DetectionCounts:
+    return DetectionCounts.of_image(
+        number,
+        FoundObjects(
+            labels=judged.labels.numpy(),
+            scores=judged.scores.double().numpy(),
+            boxes_xyxy=judged.boxes_xyxy.double().numpy(),
+        ),
+        TrueObjects(labels=truth.labels.numpy(), boxes_xyxy=truth.boxes_xyxy.double().numpy()),
+    )
 
 
 def fitted_gate(

@@ -149,7 +149,7 @@ def test_an_image_that_breaks_the_model_costs_one_row(tmp_path: Path) -> None:
     images = pd.read_parquet(tmp_path / "out" / "images")
     assert images.status.value_counts().to_dict() == {"labelled": 7, "failed": 1}
     failed = images[images.status == "failed"].iloc[0]
-    assert (failed.key, failed.error_code, failed.error_stage) == ("3", "E_MODEL", "segment")
+    assert (failed.key, failed.error_code, failed.error_stage) == ("3", "E_MODEL", "annotate")
     assert "no memory for 100 px" in failed.error_message
 
 
