@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jobs.asking import ask_facts, asked_checkpoints, asking_of, check_key, pin_asked
 from jobs.label import check_devices, find_vocabulary, installed_versions
 from jobs.logs import escape_controls
 from jobs.plan import memory_per_actor, readable
@@ -92,7 +93,13 @@ def _recipe_checks(loaded: LoadedRecipe) -> Iterator[Check]:
         check_annotator_licences(recipe.annotators)
         check_annotator_models(recipe.annotators, find_vocabulary(recipe.vocabulary, loaded.folder))
         identities = annotator_checkpoints(pin_annotator(recipe.annotators))
+        identities |= asked_checkpoints(pin_asked(recipe.ask))
         return "; ".join(f"{role} {identity}" for role, identity in identities.items())
+
+    def endpoint() -> str:
+        check_key(recipe)
+        asking_of(recipe, find_vocabulary(recipe.vocabulary, loaded.folder))
+        return "; ".join(f"{name} {says}" for name, says in ask_facts(recipe)) + " (not tried)"
 
     def devices() -> str:
         check_devices(recipe)
@@ -108,6 +115,8 @@ def _recipe_checks(loaded: LoadedRecipe) -> Iterator[Check]:
 
     yield _attempt("vocabulary", vocabulary)
     yield _attempt("checkpoints", checkpoints)
+    if recipe.ask is not None:
+        yield _attempt("endpoint", endpoint)
     yield _attempt("devices", devices)
     yield _attempt("memory an actor", memory)
     yield _attempt("input", inputs)

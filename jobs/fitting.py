@@ -161,7 +161,7 @@ def _check_folder(out: Path) -> None:
 
 def _observed(resolved: ResolvedLabel, num_images: int, skipped: dict[str, int]) -> list[Observed]:
     recipe = resolved.recipe
-    parts: AnnotatorConfig = replace(resolved.annotators, other=None, calibrator=None)
+    parts: AnnotatorConfig = replace(resolved.annotators, other=None, captioner=None, calibrator=None)
     text = compute_annotator_text(
         parts, resolved.vocabulary, recipe.languages, dtype="float32", cache_dir=recipe.cache_dir
     )

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import torch
 
+from jobs.asking import asked_checkpoints, asking_of, check_key, pin_asked, questions_identity
 from jobs.exits import PreflightError, stop_on_sigterm
 from jobs.named_settings import merge
 from jobs.recipe import (
@@ -45,6 +46,7 @@ from ovsops.annotators.build import (
     one_thread_on_a_cpu,
     pin_annotator,
 )
+from ovsops.annotators.captioner import captioner_classes
 from ovsops.backbones.checkpoint import checkpoints_of
 from ovsops.backbones.shipped import fitted_file
 from ovsops.errors import CheckpointError, ConfigError, OutputError, OvsopsError, VocabularyError
@@ -133,16 +135,22 @@ def resolve(loaded: LoadedRecipe) -> ResolvedLabel:
         segmenter=annotators.segmenter,
         detector=annotators.detector,
         expert=annotators.expert,
+        captioner=annotators.captioner,
         agreement=second,
         calibrator=calibrator,
+        ask=pin_asked(recipe.ask),
         model=recipe.model.resolve(num_gpus=recipe.segment_on.num_gpus),
     )
+    asking_of(resolved, vocabulary)  # refuses captions that cannot be checked
+    if recipe.captioner is not None:
+        is_checked = recipe.expert is not None and recipe.captioner.grounding is not None
+        captioner_classes(vocabulary, recipe.languages, is_checked=is_checked)  # likewise
     shards = tuple(expand_inputs(resolved.input.shards, resolved.storage))
     return ResolvedLabel(
         recipe=resolved,
         vocabulary=vocabulary,
         annotators=annotators,
-        checkpoints=annotator_checkpoints(annotators),
+        checkpoints=annotator_checkpoints(annotators) | asked_checkpoints(resolved.ask),
         shards=shards,
     )
 
@@ -205,6 +213,7 @@ def prepare(loaded: LoadedRecipe) -> LabelJob:
     """A job that can run; text features are computed here, once. Raises what `resolve` raises, and OutputError."""
     resolved = resolve(loaded)
     check_devices(resolved.recipe)
+    check_key(resolved.recipe)
     check_output(resolved)
     recipe = resolved.recipe
     text = compute_annotator_text(
@@ -235,24 +244,32 @@ def prepare(loaded: LoadedRecipe) -> LabelJob:
         regions=recipe.regions,
         instances=recipe.instances,
         agreement=AgreementConfig() if recipe.agreement is None else recipe.agreement.compare,
+        ask=asking_of(recipe, resolved.vocabulary),
         limits=recipe.limits,
         storage=recipe.storage,
         segment_on=recipe.segment_on,
         encode_on=recipe.encode_on,
+        ask_on=recipe.ask_on,
     )
 
 
 def check_devices(recipe: LabelRecipe) -> None:
     """A GPU that the recipe asks for must be there, where that can be told from here."""
-    if recipe.ray.address != "local" or recipe.segment_on.num_gpus <= 0:
+    steps = {"segment_on": recipe.segment_on} | ({} if recipe.ask is None else {"ask_on": recipe.ask_on})
+    wanted = sum(step.actors * step.num_gpus for step in steps.values())
+    if recipe.ray.address != "local" or wanted <= 0:
         return
     here = torch.cuda.device_count()
-    wanted = recipe.segment_on.actors * recipe.segment_on.num_gpus
     if wanted > here:
+        asks = [
+            f"{name} asks for {step.actors} x {step.num_gpus}"
+            for name, step in steps.items()
+            if step.num_gpus
+        ]
         raise PreflightError(
-            f"segment_on asks for {recipe.segment_on.actors} x {recipe.segment_on.num_gpus} GPUs, this machine has"
-            f" {here} that torch can use: --set segment_on.num_gpus=0 runs on the CPU, --set ray.address=auto on a"
-            " cluster"
+            f"{', '.join(asks)} GPUs, this machine has {here} that torch can use:"
+            f" {' '.join(f'--set {asked.split()[0]}.num_gpus=0' for asked in asks)} runs on the CPU,"
+            " --set ray.address=auto on a cluster"
         )
 
 
@@ -316,6 +333,7 @@ def make_manifest(resolved: ResolvedLabel, *, text_identity: str) -> dict[str, A
         "versions": installed_versions(),
         "checkpoints": dict(resolved.checkpoints),
         "text_features": text_identity,
+        **({} if resolved.recipe.ask is None else {"questions": questions_identity()}),
         "vocabulary": resolved.vocabulary.to_mapping(),
         "recipe": labels,
         "recipe_hash": recipe_hash(labels),
@@ -392,7 +410,7 @@ def run_recipe(
     """Prepare and run (or retry failed rows of) a recipe's job; the summary."""
     recipe = loaded.recipe
     try:
-        shortage = cpu_shortage(recipe.ray, (recipe.segment_on, recipe.encode_on))
+        shortage = cpu_shortage(recipe.ray, recipe.placements)
         if engine == "ray" and shortage:
             raise PreflightError(shortage)
         job = prepare(loaded)

@@ -11,6 +11,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from jobs.asking import ask_facts, check_key
 from jobs.exits import ExitCode, PreflightError
 from jobs.label import ResolvedLabel, check_devices, check_output, resolve
 from jobs.recipe import LabelRecipe, LoadedRecipe
@@ -53,12 +54,13 @@ def make_plan(loaded: LoadedRecipe) -> Plan:
     problems: list[str] = []
     exit_code = ExitCode.DONE
     recipe = resolved.recipe
-    try:
-        check_devices(recipe)
-    except PreflightError as error:
-        problems.append(str(error))
-        exit_code = ExitCode.PREFLIGHT
-    if problem := cpu_shortage(recipe.ray, (recipe.segment_on, recipe.encode_on)):
+    for check in (check_devices, check_key):
+        try:
+            check(recipe)
+        except PreflightError as error:
+            problems.append(str(error))
+            exit_code = ExitCode.PREFLIGHT
+    if problem := cpu_shortage(recipe.ray, recipe.placements):
         problems.append(problem)
         exit_code = ExitCode.PREFLIGHT
     if problem := output_problem(recipe.output):
@@ -154,9 +156,12 @@ def _part_facts(recipe: LabelRecipe) -> list[tuple[str, str]]:
     if recipe.expert is not None:
         joined = recipe.expert.recalibration
         facts.append(("expert", f"FG-CLIP 2, {'not joined' if joined is None else joined.mode}"))
+    if recipe.captioner is not None:
+        checked = recipe.expert is not None and recipe.captioner.grounding is not None
+        facts.append(("captioner", f"Florence-2, {'checked by the expert' if checked else 'not checked'}"))
     if recipe.agreement is not None:
         facts.append(("second segmenter", recipe.agreement.segmenter.kind))
-    return facts
+    return facts + ask_facts(recipe)
 
 
 def _machine_facts(recipe: LabelRecipe) -> list[tuple[str, str]]:

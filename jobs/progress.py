@@ -199,6 +199,12 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     table.add_row("labelled", str(images["labelled"]), f"{images['instances']} regions")
     table.add_row("skipped", str(images["skipped"]), _codes(summary, skipped=True))
     table.add_row("failed", str(images["failed"]), _codes(summary, skipped=False))
+    if asked := now.get("endpoint"):
+        codes = ", ".join(f"{count} {code}" for code, count in asked["failed"].items())
+        cost = f"; cost {asked['cost']:g}" if asked["cost"] else ""
+        table.add_row("questions", str(asked["questions"]), f"{asked['answered']} answered in this run{cost}")
+        if codes:
+            table.add_row("unanswered", str(sum(asked["failed"].values())), codes)
     for name, message in {**shards["damaged"], **shards["failed"]}.items():
         table.add_row("shard", "", escape_controls(f"{name}: {message}"))
     return table

@@ -21,7 +21,7 @@ import yaml
 from jobs.door import BY_KIND, from_plain, json_schema
 from jobs.named_settings import named_as_mappings, with_named_settings
 from ovsops.annotators.build import AnnotatorConfig
-from ovsops.annotators.config import AnyDetectorConfig, ExpertConfig
+from ovsops.annotators.config import AnyCaptionerConfig, AnyDetectorConfig, ExpertConfig
 from ovsops.annotators.regions import InstancesConfig
 from ovsops.errors import ConfigError
 from ovsops.images.decode import DecodeConfig
@@ -31,6 +31,8 @@ from ovsops.regions.exclusive import ExclusiveConfig
 from ovsops.segmenters.config import SegmenterConfig
 from ovsops.segmenters.kinds import AnySegmenterConfig
 from ovsops.text.yaml_file import parse_yaml
+from pipelines.ask_config import AskConfig
+from pipelines.endpoint_config import ENDPOINT_SETTINGS
 from pipelines.label import LabelJob
 from pipelines.readers import ReaderConfig
 from pipelines.redact import redact
@@ -128,6 +130,9 @@ class LabelRecipe:
     """Who finds things with boxes; null where the segmenter's regions are enough. `use` as for segmenters."""
     expert: ExpertConfig | None = None
     """FG-CLIP 2's second opinion about every box. `use` as for segmenters."""
+    captioner: AnyCaptionerConfig | None = None
+    """Who describes the detector's boxes; the expert, where there is one, checks the words. Its captions replace those
+    of the expert where they say something that is supported."""
     exclusive: ExclusiveConfig = field(default_factory=ExclusiveConfig)
     """When names of one of the vocabulary's exclusive groups are rivals for a thing."""
     instances: InstancesConfig = field(default_factory=InstancesConfig)
@@ -136,6 +141,8 @@ class LabelRecipe:
     """A second segmenter to compare with."""
     calibrator: CalibratorFile | None = None
     """What turns scores of boxes into chances; null leaves `score_calibrated` empty."""
+    ask: AskConfig | None = None
+    """A vision-language model's captions and verdicts about regions; null asks nobody."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """Device and precision of the model."""
     regions: RegionConfig = field(default_factory=RegionConfig)
@@ -151,7 +158,10 @@ class LabelRecipe:
     segment_on: Placement = field(default_factory=_job_default("segment_on"))
     """Actors of the segmenter."""
     encode_on: Placement = field(default_factory=_job_default("encode_on"))
-    """Workers that turn class maps into regions and write parts."""
+    """Workers that turn class maps into regions, and write parts where nobody is asked."""
+    ask_on: Placement = field(default_factory=_job_default("ask_on"))
+    """Workers that ask the endpoint and write parts. They wait for the network: small shares of a CPU, blocks side by
+    side. A share of a GPU is for `ask.ground`."""
     cache: str | None = None
     """Folder of text features; OVSOPS_CACHE or ~/.cache/ovsops where it is not given."""
 
@@ -165,6 +175,10 @@ class LabelRecipe:
             raise ConfigError(
                 "segment_on.actors is 0: the model would be loaded for every block; give 1 or more"
             )
+        if self.ask is not None and self.ask_on.actors < 1:
+            raise ConfigError(
+                "ask_on.actors is 0: a decoder would be started for every block; give 1 or more"
+            )
         if self.model.device == "cuda" and self.segment_on.num_gpus <= 0:
             raise ConfigError(
                 "model.device is cuda, but segment_on.num_gpus is 0; give each actor a share of a GPU"
@@ -177,9 +191,15 @@ class LabelRecipe:
             segmenter=self.segmenter,
             detector=self.detector,
             expert=self.expert,
+            captioner=self.captioner,
             other=None if self.agreement is None else self.agreement.segmenter,
             exclusive=self.exclusive,
         )
+
+    @property
+    def placements(self) -> tuple[Placement, ...]:
+        """Of the steps that take part."""
+        return (self.segment_on, self.encode_on, *([] if self.ask is None else [self.ask_on]))
 
     @property
     def cache_dir(self) -> Path:
@@ -298,7 +318,7 @@ def _with_shorthands(plain: Mapping[str, Any]) -> dict[str, Any]:
     source = full.get("input")
     if isinstance(source, Mapping) and isinstance(source.get("shards"), str):
         full["input"] = {**source, "shards": [source["shards"]]}
-    for name in ("segment_on", "encode_on"):
+    for name in ("segment_on", "encode_on", "ask_on"):
         if isinstance(full.get(name), Mapping):
             full[name] = asdict(_job_default(name)()) | dict(full[name])
     if isinstance(full.get("workers"), int):
@@ -394,15 +414,23 @@ _SETTINGS = (
     "detector.reading.pairs_per_pass",
     "expert.fgclip2.source",
     "expert.fgclip2.revision",
+    "captioner.florence2.source",
+    "captioner.florence2.revision",
+    "captioner.reading.regions_per_batch",
     "agreement.segmenter.*.source",
     "agreement.segmenter.*.revision",
     "calibrator.source",
+    *(f"ask.endpoint.{name}" for name in ENDPOINT_SETTINGS),
+    "ask.stop_after",
+    "ask.ground.fgclip2.source",
+    "ask.ground.fgclip2.revision",
     "model.device",
     "limits",
     "storage",
     "ray",
     "segment_on",
     "encode_on",
+    "ask_on",
     "cache",
 )
 """Fields that cannot change a label. Everything else can, so that a new field is never forgotten."""

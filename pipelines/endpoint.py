@@ -12,6 +12,7 @@ import base64
 import email.utils
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,13 @@ import pydantic
 from ovsops.errors import RowError
 from ovsops.regions.caption_text import clean_caption
 from ovsops.regions.vlm_dialogue import REPLY_CODE, Dialogue, reask
-from pipelines.endpoint_config import RETRYABLE_CODES, EndpointConfig, EndpointCounts, EndpointError
+from pipelines.endpoint_config import (
+    BUDGET_CODE,
+    RETRYABLE_CODES,
+    EndpointConfig,
+    EndpointCounts,
+    EndpointError,
+)
 from pipelines.redact import REDACTED, redact
 
 logger = logging.getLogger(__name__)
@@ -78,15 +85,39 @@ class Endpoint:
     def __init__(self, config: EndpointConfig) -> None:
         self.config = config
         self.counts = EndpointCounts()
+        """Of the batches that are done."""
+        self._running: list[EndpointCounts] = []
+        self._lock = threading.Lock()
         config.key()  # a missing variable is found now, not with the first picture
 
-    def ask_all(self, questions: Sequence[Question[Answer]]) -> list[Answer | EndpointError]:
-        """An answer, or why there is none, for each question. Blocks; callers may have an event loop of their own."""
+    def spent(self) -> float:
+        """Money so far, of batches that still run, too."""
+        with self._lock:
+            return sum(counts.cost(self.config) for counts in (self.counts, *self._running))
+
+    def ask_all(
+        self, questions: Sequence[Question[Answer]], counts: EndpointCounts | None = None
+    ) -> list[Answer | EndpointError]:
+        """An answer, or why there is none, for each question; what became of them is added to `counts`, too.
+
+        Blocks; callers may have an event loop of their own, and several threads may ask at a time.
+        """
         if not questions:
             return []
         clock = time.perf_counter()
-        with ThreadPoolExecutor(1, thread_name_prefix="endpoint") as thread:
-            answers = thread.submit(asyncio.run, _Batch(self.config, self.counts).ask_all(questions)).result()
+        own = EndpointCounts()
+        with self._lock:
+            self._running.append(own)
+        try:
+            with ThreadPoolExecutor(1, thread_name_prefix="endpoint") as thread:
+                batch = _Batch(self.config, own, self.spent)
+                answers = thread.submit(asyncio.run, batch.ask_all(questions)).result()
+        finally:
+            with self._lock:
+                self._running = [each for each in self._running if each is not own]
+                self.counts.add(own)
+        if counts is not None:
+            counts.add(own)
         num_failed = sum(isinstance(answer, EndpointError) for answer in answers)
         logger.log(
             logging.WARNING if num_failed else logging.DEBUG,
@@ -102,8 +133,8 @@ class Endpoint:
 class _Batch:
     """One call of `ask_all`, inside its event loop."""
 
-    def __init__(self, config: EndpointConfig, counts: EndpointCounts) -> None:
-        self.config, self.counts = config, counts
+    def __init__(self, config: EndpointConfig, counts: EndpointCounts, spent: Callable[[], float]) -> None:
+        self.config, self.counts, self._spent = config, counts, spent
         self._key = config.key()
         self._failures_in_a_row = 0
         self._stopped: EndpointError | None = None
@@ -192,10 +223,12 @@ class _Batch:
     def _check_open(self) -> None:
         if self._stopped is not None:
             raise self._stopped
-        spent = self.counts.cost(self.config)
-        if self.config.max_cost is not None and spent >= self.config.max_cost:
+        if self.config.max_cost is None:
+            return
+        spent = self._spent()
+        if spent >= self.config.max_cost:
             raise EndpointError(
-                "E_ENDPOINT_BUDGET",
+                BUDGET_CODE,
                 f"{spent:.4f} of {self.config.max_cost:g} are spent; raise endpoint.max_cost",
             )
 

@@ -1,12 +1,14 @@
 """A chat endpoint that answers questions about pictures: where it is, how patient we are, what it may cost."""
 
 import ipaddress
+import json
 import math
 import os
 import re
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from ovsops.errors import ConfigError, RowError
@@ -30,6 +32,7 @@ class EndpointError(RowError):
     """
 
 
+BUDGET_CODE = "E_ENDPOINT_BUDGET"
 RETRYABLE_CODES = frozenset({"E_ENDPOINT_BUSY", "E_ENDPOINT_TIMEOUT", "E_ENDPOINT_UNREACHABLE"})
 """What a crowded or absent server did: another run may go better."""
 
@@ -55,7 +58,7 @@ class EndpointConfig:
     """Tokens of an answer at most, sent as `length_field`."""
     length_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     concurrency: int = 8
-    """Questions that wait for their answer at a time."""
+    """Questions of one block that wait for their answer at a time; workers x blocks_at_once blocks are asked about."""
     connect_timeout_s: float = 10.0
     read_timeout_s: float = 60.0
     """Longest silence of the server."""
@@ -152,6 +155,28 @@ class EndpointConfig:
         return key
 
 
+ENDPOINT_SETTINGS = (
+    "url",
+    "key_from_env",
+    "allow_key_over_http",
+    "length_field",
+    "concurrency",
+    "connect_timeout_s",
+    "read_timeout_s",
+    "request_timeout_s",
+    "deadline_s",
+    "max_attempts",
+    "first_wait_s",
+    "longest_wait_s",
+    "give_up_after",
+    "max_reply_bytes",
+    "input_price",
+    "output_price",
+    "max_cost",
+)
+"""Fields that say how the model is reached, not what it says: they may change between starts of one output."""
+
+
 @dataclass(kw_only=True)
 class EndpointCounts:
     """What became of the questions, and what they cost."""
@@ -174,6 +199,28 @@ class EndpointCounts:
     def cost(self, config: EndpointConfig) -> float:
         """Money, by the prices of the config."""
         return (self.input_tokens * config.input_price + self.output_tokens * config.output_price) / 1e6
+
+    def add(self, other: "EndpointCounts") -> None:
+        """Count what the other counted, too."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain data, codes sorted."""
+        return asdict(self) | {"failed": dict(sorted(self.failed.items()))}
+
+    def to_json(self) -> str:
+        """What travels with a part."""
+        return json.dumps(self.to_plain(), sort_keys=True)
+
+    @classmethod
+    def sum_of(cls, texts: Iterable[str]) -> "EndpointCounts":
+        """All of what `to_json` wrote, together."""
+        total = cls()
+        for text in texts:
+            plain = json.loads(text)
+            total.add(cls(**plain | {"failed": Counter(plain["failed"])}))
+        return total
 
 
 def _split_url(url: str) -> SplitResult:

@@ -1,6 +1,6 @@
 """The label job: images in, COCO masks in Parquet out, exactly once.
 
-read -> annotate (decodes ahead; segmenter, detector, expert) -> encode -> write -> seal -> commit -> publish
+read -> annotate (decodes ahead; segmenter, detector, expert) -> encode [-> ask] -> write -> seal -> commit -> publish
 """
 
 import logging
@@ -14,6 +14,7 @@ from ovsops.errors import OutputError, OvsopsError, StorageError
 from ovsops.images.decode import DecodeConfig
 from ovsops.masks.regions import RegionConfig
 from ovsops.regions.agreement import AgreementConfig
+from pipelines.ask_config import Asking
 from pipelines.coverage import ShardCoverage
 from pipelines.ledger import Commit, Ledger, Pending
 from pipelines.lock import OutputLock
@@ -24,10 +25,11 @@ from pipelines.records import RegionClass
 from pipelines.runner import Engine, Placement, Step
 from pipelines.shards import Shard
 from pipelines.stages.annotate import AnnotateStage, AnnotatorFactory, BatchConfig
+from pipelines.stages.ask import AskStage
 from pipelines.stages.encode import EncodeStage
 from pipelines.stages.write import WriteStage
 from pipelines.storage import Storage, StorageOptions, open_storage
-from pipelines.summary import SUMMARY, Limits, RunStats, summarise, write_summary
+from pipelines.summary import SUMMARY, EndpointBill, Limits, RunStats, summarise, write_summary
 
 logger = logging.getLogger(__name__)
 
@@ -55,33 +57,42 @@ class LabelJob:
     """What the `detector` column says: who found the boxes, and who judged them."""
     instances: InstancesConfig = field(default_factory=InstancesConfig)
     agreement: AgreementConfig = field(default_factory=AgreementConfig)
+    ask: Asking | None = None
+    """What an endpoint is asked about the regions."""
     limits: Limits = field(default_factory=Limits)
     storage: StorageOptions = field(default_factory=StorageOptions)
     segment_on: Placement = field(default_factory=lambda: Placement(actors=1, num_cpus=1.0))
     encode_on: Placement = field(default_factory=lambda: Placement(actors=1, num_cpus=0.5, blocks_at_once=1))
+    ask_on: Placement = field(default_factory=lambda: Placement(actors=1, num_cpus=0.25, blocks_at_once=2))
 
     def steps(self, run: str) -> list[Step]:
         """The job as a list of stages and where they run."""
+        annotate = AnnotateStage(
+            self.annotator, self.classes, self.decode, self.batch, keep_images=self.ask is not None
+        )
+        encode = EncodeStage(
+            self.classes,
+            self.regions,
+            self.segmenter_name,
+            detector=self.detector_name,
+            instances=self.instances,
+            agreement=self.agreement,
+        )
+        write = WriteStage(self.output, self.storage, run)
+        first = Step(stages=(annotate,), placement=self.segment_on)
+        if self.ask is None:
+            return [first, Step(stages=(encode, write), placement=self.encode_on)]
+        ask = AskStage(self.ask, self.decode, decode_timeout_s=self.batch.decode_timeout_s)
         return [
-            Step(
-                stages=(AnnotateStage(self.annotator, self.classes, self.decode, self.batch),),
-                placement=self.segment_on,
-            ),
-            Step(
-                stages=(
-                    EncodeStage(
-                        self.classes,
-                        self.regions,
-                        self.segmenter_name,
-                        detector=self.detector_name,
-                        instances=self.instances,
-                        agreement=self.agreement,
-                    ),
-                    WriteStage(self.output, self.storage, run),
-                ),
-                placement=self.encode_on,
-            ),
+            first,
+            Step(stages=(encode,), placement=self.encode_on),
+            Step(stages=(ask, write), placement=self.ask_on),
         ]
+
+    def new_stats(self) -> RunStats:
+        """The counts of a start, which begins now."""
+        bill = None if self.ask is None else EndpointBill(config=self.ask.config.endpoint)
+        return RunStats(started=time.time(), actors=max(1, self.segment_on.actors), endpoint=bill)
 
 
 class Observer(Protocol):
@@ -144,7 +155,7 @@ class _Driver:
         self.job, self.engine, self.storage, self.name = job, engine, storage, run
         self.lock, self.observer = lock, observer
         self.ledger = Ledger(storage)
-        self.stats = RunStats(started=time.time(), actors=max(1, job.segment_on.actors))
+        self.stats = job.new_stats()
         self.pending = Pending(shards=(), replaces={})
         self.by_id: dict[str, Shard] = {}
         self.settled: set[str] = set()
@@ -199,6 +210,7 @@ class _Driver:
     def _take(self, part: Mapping[str, Any]) -> None:
         """Note a part; start sealing its shard if that is now covered."""
         shard = part["shard"]
+        self.stats.note_asked(part)
         if shard in self.settled or shard in self.sealing:
             return
         self._note_timing(part)

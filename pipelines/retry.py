@@ -25,7 +25,7 @@ from pipelines.schemas import REGION
 from pipelines.shards import Shard
 from pipelines.stage import Stage
 from pipelines.storage import Storage, open_storage
-from pipelines.summary import RunStats, summarise, write_summary
+from pipelines.summary import summarise, write_summary
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class _Retry:
         self.job, self.engine, self.storage, self.name = job, engine, storage, run
         self.lock, self.observer = lock, observer
         self.ledger = Ledger(storage)
-        self.stats = RunStats(started=time.time(), actors=max(1, job.segment_on.actors))
+        self.stats = job.new_stats()
         self.retried = 0
         self.settled: set[str] = set()
 
@@ -191,6 +191,7 @@ class _Retry:
 
     def _take(self, attempt: _Attempt, part: Mapping[str, Any]) -> None:
         """Note a part; reseal and commit the shard if its rows are all there."""
+        self.stats.note_asked(part)
         if attempt.shard.id in self.settled:
             return
         attempt.add(part)

@@ -84,6 +84,15 @@ ENCODED_ROW = pa.schema(
 )
 """What a part file holds: one row per image with its regions nested."""
 
+IMAGE_FIELD = SOURCE_ROW.field("image")
+"""Travels beyond the models only where a later stage looks at the pixels again."""
+ANNOTATED_WITH_IMAGE = ANNOTATED_ROW.append(IMAGE_FIELD)
+ENCODED_WITH_IMAGE = ENCODED_ROW.append(IMAGE_FIELD)
+
+ASKED_ROW = ENCODED_ROW.append(pa.field("asked", pa.string()))
+"""After the endpoint: `asked` is JSON of `EndpointCounts` in the first row of each round of questions, else null; it
+goes into `PART_ROW`, not into the part file."""
+
 PART_ROW = pa.schema(
     [
         pa.field("shard", pa.string(), nullable=False),
@@ -97,9 +106,11 @@ PART_ROW = pa.schema(
         pa.field("segment_seconds", pa.float64(), nullable=False),
         pa.field("segment_started", pa.float64()),
         pa.field("segment_ended", pa.float64()),
+        pa.field("asked", pa.string()),
     ]
 )
-"""One part file: rows `first` to `end` (half-open) of a shard. All that reaches the driver."""
+"""One part file: rows `first` to `end` (half-open) of a shard. All that reaches the driver. `asked` is JSON of
+`EndpointCounts`, null where nobody was asked."""
 
 SKIP_PREFIX = "S_"
 """Codes of rows that are left out on purpose (`S_SMALL`); every other code is a failure."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ovsops.errors import ConfigError
+from pipelines.endpoint_config import EndpointConfig, EndpointCounts
 from pipelines.ledger import Commit
 from pipelines.storage import Storage
 
@@ -23,13 +24,36 @@ class Limits:
     """Archives that were cut short or damaged: what they lost cannot be counted."""
     max_failed_shards: int = 0
     """Shards that could not be read at all; the next run tries them again."""
+    max_unanswered_share: float = 0.05
+    """Share of this start's questions to the endpoint that may have got no answer."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.max_failed_share <= 1:
-            raise ConfigError(f"limits.max_failed_share is {self.max_failed_share}; a share lies in [0, 1]")
+        for name in ("max_failed_share", "max_unanswered_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"limits.{name} is {getattr(self, name)}; a share lies in [0, 1]")
         for name in ("max_damaged_shards", "max_failed_shards"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"limits.{name} is {getattr(self, name)}; it must be 0 or more")
+
+
+@dataclass(kw_only=True)
+class EndpointBill:
+    """What this start asked an endpoint, and its prices. Parts that never arrived are not in it."""
+
+    config: EndpointConfig
+    counts: EndpointCounts = field(default_factory=EndpointCounts)
+
+    @property
+    def num_unanswered(self) -> int:
+        """Questions without an answer."""
+        return self.counts.failed.total()
+
+    def to_plain(self) -> dict[str, Any]:
+        """For `summary.json`."""
+        return self.counts.to_plain() | {
+            "model": self.config.model,
+            "cost": round(self.counts.cost(self.config), 6),
+        }
 
 
 @dataclass(kw_only=True)
@@ -51,6 +75,13 @@ class RunStats:
     actors: int = 1
     failed_shards: dict[str, str] = field(default_factory=dict)
     """Code and message of shards that could not be read, by name."""
+    endpoint: EndpointBill | None = None
+    """None where nobody is asked."""
+
+    def note_asked(self, part: Mapping[str, Any]) -> None:
+        """Add what a row of `PART_ROW` cost, also of one that came too late to count: it was paid for."""
+        if self.endpoint is not None and part["asked"]:
+            self.endpoint.counts.add(EndpointCounts.sum_of([part["asked"]]))
 
     @property
     def model_span_s(self) -> float | None:
@@ -91,6 +122,9 @@ def summarise(
         per_class.update(commit.instances_per_class)
     damaged = {c.name: f"{c.damage_code}: {c.damage}" for c in commits if not c.complete}
     over = over_limits(totals, damaged, stats.failed_shards, limits)
+    if stats.endpoint is not None:
+        over += unanswered_over_limit(stats.endpoint, limits)
+    asked = {} if stats.endpoint is None else {"endpoint": stats.endpoint.to_plain()}
     return {
         "state": state,
         "error": error,
@@ -118,7 +152,8 @@ def summarise(
             "commits_lost_to_another_run": stats.lost_commits,
             "shards_rolled_forward": stats.rolled_forward,
             "shards_swept": stats.swept,
-        },
+        }
+        | asked,
     }
 
 
@@ -142,6 +177,17 @@ def over_limits(
             f"{len(failed_shards)} unreadable shards (limits.max_failed_shards is {limits.max_failed_shards})"
         )
     return over
+
+
+def unanswered_over_limit(bill: EndpointBill, limits: Limits) -> list[str]:
+    """A sentence where too many questions got no answer."""
+    share = bill.num_unanswered / bill.counts.questions if bill.counts.questions else 0.0
+    if share <= limits.max_unanswered_share:
+        return []
+    return [
+        f"{bill.num_unanswered} of {bill.counts.questions} questions to {bill.config.model} got no answer ({share:.2%};"
+        f" limits.max_unanswered_share is {limits.max_unanswered_share:.2%})"
+    ]
 
 
 def write_summary(storage: Storage, summary: Mapping[str, Any]) -> None:

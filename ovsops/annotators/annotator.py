@@ -1,6 +1,6 @@
 """Segmenter, detector and expert over a batch of images, in the order in which each needs the other.
 
-image ─► segment ─► detect (model, or connected things) ─► judge (expert) ─► exclusive names ─► calibrate
+image ─► segment ─► detect (model, or connected things) ─► judge (expert) ─► exclusive names ─► describe ─► calibrate
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ovsops.annotators.annotation import Annotation, FoundBox, ImagePresence
 from ovsops.annotators.calibrated import BoxCalibrator
+from ovsops.annotators.captioner import BoxCaptioner
 from ovsops.annotators.expert import RegionExpert
 from ovsops.annotators.judging import JudgedBoxes, unjudged, without_losers
 from ovsops.annotators.names import ClassPrompt
@@ -70,13 +71,14 @@ class Annotator:
         finder: BoxFinder | MapsAndBoxes | None = None,
         prompter: BoxPrompter | None = None,
         expert: RegionExpert | None = None,
+        captioner: BoxCaptioner | None = None,
         other: Segmenter | None = None,
         exclusive: tuple[Sequence[Int64[Tensor, " C"]], ExclusiveConfig] = ((), ExclusiveConfig()),
         calibrator: BoxCalibrator | None = None,
         first_prompts: Sequence[ClassPrompt] = (),
     ) -> None:
         self.segmenter, self.finder, self.expert, self.other = segmenter, finder, expert, other
-        self.prompter = prompter
+        self.prompter, self.captioner = prompter, captioner
         self.exclusive, self.exclusive_config = exclusive
         self.calibrator, self.first_prompts = calibrator, first_prompts
 
@@ -100,10 +102,13 @@ class Annotator:
                 presence = judged.presence if self.expert.config.presence else boxes.presence
             judged = without_losers(judged, self.exclusive, self.exclusive_config)
             judged, masks = self._masked(image, judged, boxes.masks)
-            captions = verifications = None
+            captions: Sequence[RegionCaption | None] | None = None
+            verifications = None
             if self.expert is not None and view is not None:
                 captions = self.expert.describe(view, judged.boxes_xyxy, judged.labels)
                 verifications = self.expert.verify(view, judged.boxes_xyxy, judged.labels)
+            if self.captioner is not None:
+                captions = self.captioner.describe(image, view, judged.boxes_xyxy, judged.labels, captions)
             annotations.append(
                 Annotation(
                     class_map=own,
@@ -142,7 +147,7 @@ class Annotator:
         judged: JudgedBoxes,
         found: Found,
         masks: Sequence[Rle | None],
-        captions: Sequence[RegionCaption] | None,
+        captions: Sequence[RegionCaption | None] | None,
         verifications: Sequence[Verification] | None,
     ) -> tuple[FoundBox, ...]:
         calibrated = None if self.calibrator is None else self.calibrator.chances(judged)

@@ -12,7 +12,9 @@ import torch
 
 from ovsops.annotators.annotator import Annotator, BoxFinder, MapsAndBoxes
 from ovsops.annotators.calibrated import BoxCalibrator, class_groups
+from ovsops.annotators.captioner import CAPTIONER_LANGUAGE, BoxCaptioner, captioner_classes
 from ovsops.annotators.config import (
+    AnyCaptionerConfig,
     AnyDetectorConfig,
     ExpertConfig,
     LlmDetConfig,
@@ -35,6 +37,7 @@ from ovsops.annotators.names import (
 from ovsops.backbones.checkpoint import checkpoints_of, pin_checkpoints, read_config, resolve
 from ovsops.backbones.fgclip2 import FgClip2
 from ovsops.backbones.fgclip2_model import fgclip2_config
+from ovsops.backbones.florence2 import Florence2, check_florence2
 from ovsops.backbones.mm_grounding_dino import (
     LlmDet,
     check_detector_model,
@@ -42,6 +45,7 @@ from ovsops.backbones.mm_grounding_dino import (
 )
 from ovsops.errors import ConfigError, VocabularyError
 from ovsops.regions.calibration import ScoreCalibrator
+from ovsops.regions.captions import FLORENCE2
 from ovsops.regions.exclusive import ExclusiveConfig
 from ovsops.segmenters.build import tensor_dtype
 from ovsops.segmenters.kinds import (
@@ -67,6 +71,7 @@ class AnnotatorConfig:
     segmenter: AnySegmenterConfig | None = None
     detector: AnyDetectorConfig | None = None
     expert: ExpertConfig | None = None
+    captioner: AnyCaptionerConfig | None = None
     other: AnySegmenterConfig | None = None
     """A second segmenter, whose opinion is compared with the first one's."""
     exclusive: ExclusiveConfig = field(default_factory=ExclusiveConfig)
@@ -93,6 +98,11 @@ class AnnotatorConfig:
             raise ConfigError(
                 "expert: there is no detector whose boxes it could judge; add `detector` (`{kind: proposals}` takes "
                 "the segmenter's own things)"
+            )
+        if self.captioner is not None and self.detector is None:
+            raise ConfigError(
+                "captioner: there is no detector whose boxes it could describe; add `detector` (`{kind: proposals}` "
+                "takes the segmenter's own things), or use `ask`, which describes every region"
             )
         if self.other is not None and self.segmenter is None:
             raise ConfigError("agreement: there is no first segmenter to compare with; add `segmenter`")
@@ -171,10 +181,31 @@ def load_annotator(
         finder=_finder(config.detector, segmenter, vocabulary, languages, words, **options),
         prompter=_prompter(config.detector, segmenter),
         expert=expert,
+        captioner=_captioner(config.captioner, expert, vocabulary, languages, **options),
         other=other,
         exclusive=(exclusive_groups(vocabulary), config.exclusive),
         calibrator=_box_calibrator(config, vocabulary),
         first_prompts=words,
+    )
+
+
+def _captioner(
+    config: AnyCaptionerConfig | None,
+    expert: RegionExpert | None,
+    vocabulary: Vocabulary,
+    languages: Sequence[str],
+    *,
+    device: str,
+    dtype: str,
+) -> BoxCaptioner | None:
+    if config is None:
+        return None
+    number = tensor_dtype(dtype, device=device)
+    model = Florence2(resolve(config.florence2), config.reading, device=device, dtype=number)
+    grounder = None if expert is None else expert.grounder(config, language=CAPTIONER_LANGUAGE)
+    classes = captioner_classes(vocabulary, languages, is_checked=grounder is not None)
+    return BoxCaptioner(
+        model, source=FLORENCE2, classes=classes, max_regions=config.max_regions, grounder=grounder
     )
 
 
@@ -334,6 +365,7 @@ def pin_annotator(config: AnnotatorConfig) -> AnnotatorConfig:
             ("segmenter", config.segmenter),
             ("detector", config.detector),
             ("expert", config.expert),
+            ("captioner", config.captioner),
             ("other", config.other),
         )
     }
@@ -354,14 +386,15 @@ def annotator_checkpoints(config: AnnotatorConfig) -> dict[str, str]:
     """Identity of every checkpoint by role: what a manifest records."""
     own = {} if config.segmenter is None else checkpoint_identities(config.segmenter)
     other = {} if config.other is None else checkpoint_identities(config.other)
-    return own | box_checkpoints(config) | {f"other.{role}": found for role, found in other.items()}
+    words = {} if config.captioner is None else {"florence2": resolve(config.captioner.florence2).identity}
+    return own | box_checkpoints(config) | words | {f"other.{role}": found for role, found in other.items()}
 
 
 def weight_files(config: AnnotatorConfig) -> list[Path]:
     """The safetensors files of every checkpoint that takes part."""
     segmenters = [part for part in (config.segmenter, config.other) if part is not None]
     found = [place for part in segmenters for place in resolved_checkpoints(part).values()]
-    for box_part in (config.detector, config.expert):
+    for box_part in (config.detector, config.expert, config.captioner):
         if box_part is not None:
             found += [resolve(checkpoint) for checkpoint in checkpoints_of(box_part).values()]
     return [file for place in found for file in place.weight_files]
@@ -391,6 +424,8 @@ def check_annotator_models(config: AnnotatorConfig, vocabulary: Vocabulary) -> N
         check_detector_model(place)
         names = asked_names(config.detector, vocabulary).names
         check_detector_names(place, names, names_per_prompt=config.detector.reading.names_per_prompt)
+    if config.captioner is not None:
+        check_florence2(resolve(config.captioner.florence2))
     if config.expert is not None:
         expert = resolve(config.expert.fgclip2)
         fgclip2_config(read_config(expert), place=str(expert.folder))

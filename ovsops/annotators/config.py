@@ -4,9 +4,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ovsops.backbones.checkpoint import Checkpoint
+from ovsops.backbones.florence2 import Florence2Config
 from ovsops.backbones.mm_grounding_dino import DetectorConfig
 from ovsops.errors import ConfigError
-from ovsops.regions.caption_config import CaptionConfig
+from ovsops.regions.attributes import Words
+from ovsops.regions.caption_config import CaptionConfig, GroundingConfig
 from ovsops.regions.presence import PresenceGate, SimilarityConfig
 from ovsops.regions.proposals import ProposalConfig
 from ovsops.regions.recalibrate import RecalibrationConfig
@@ -114,3 +116,32 @@ class ExpertConfig:
                 raise ConfigError(f"expert.{name} is {value}; it must lie in [0, 1]")
         if self.max_patches is not None and self.max_patches < 1:
             raise ConfigError(f"expert.max_patches is {self.max_patches}; it must be 1 or more, or null")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Florence2CaptionerConfig:
+    """Phrases for judged boxes by Florence-2, which writes English."""
+
+    kind: Literal["florence2"] = "florence2"
+    florence2: Checkpoint
+    """The captioner."""
+    reading: Florence2Config = field(default_factory=Florence2Config)
+    """What it is asked, and how it answers."""
+    max_regions: int = 100
+    """Boxes of an image that are described at most, those of the best scores."""
+    grounding: GroundingConfig | None = field(default_factory=GroundingConfig)
+    """When the expert believes a clause; what it does not see is dropped. Null, and a recipe without an expert, believe
+    all."""
+    words: Words = "photos"
+    """The attribute words that clauses are compared by."""
+    max_phrases: int = 20_000
+    """Phrases whose features are kept between images; 3 kB each at 768 channels."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_regions", "max_phrases"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"captioner.{name} is {getattr(self, name)}; it must be 1 or more")
+
+
+AnyCaptionerConfig = Florence2CaptionerConfig
+"""The config of any kind; `kind` says which."""

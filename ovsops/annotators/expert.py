@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from ovsops.annotators.config import ExpertConfig
+from ovsops.annotators.config import AnyCaptionerConfig, ExpertConfig
 from ovsops.annotators.expert_text import ExpertText
+from ovsops.annotators.grounder import CaptionGrounder
 from ovsops.annotators.judging import ExpertLook, JudgedBoxes, judge_boxes
 from ovsops.backbones.detections import Detections
 from ovsops.backbones.fgclip2 import FgClip2, FgClip2Image
@@ -94,6 +95,19 @@ class RegionExpert:
         ]
         return self.captioner.caption(
             features, is_empty, words, language=self.classes.caption_language, asked=asked
+        )
+
+    def grounder(self, config: AnyCaptionerConfig, *, language: str) -> CaptionGrounder | None:
+        """Who checks a captioner's words with this expert's model; None where they are believed."""
+        if config.grounding is None:
+            return None
+        return CaptionGrounder(
+            self.model,
+            config.grounding,
+            language=language,
+            words=config.words,
+            max_phrases=config.max_phrases,
+            max_patches=self.config.max_patches,
         )
 
     def verify(

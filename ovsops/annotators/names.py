@@ -128,6 +128,18 @@ def rival_classes(vocabulary: Vocabulary) -> Bool[Tensor, "C C"]:
     return ~related
 
 
+def group_rivals(vocabulary: Vocabulary, *, at_most: int = 8) -> tuple[tuple[int, ...], ...]:
+    """Places of the other classes of each class's group, which it may be mistaken for; the first ones."""
+    groups = competing_classes(vocabulary, "group").tolist()
+    members: dict[int, list[int]] = {}
+    for place, group in enumerate(groups):
+        members.setdefault(group, []).append(place)
+    return tuple(
+        tuple(other for other in members[group] if other != place)[:at_most]
+        for place, group in enumerate(groups)
+    )
+
+
 def exclusive_groups(vocabulary: Vocabulary) -> tuple[Int64[Tensor, " C"], ...]:
     """For each exclusive group of the vocabulary: 0 for its classes, `NO_GROUP` for others."""
     return tuple(

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import Florence2ForConditionalGeneration, GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput
 
-from ovsops.backbones.checkpoint import Checkpoint, ResolvedCheckpoint, load_pretrained
+from ovsops.backbones.checkpoint import ResolvedCheckpoint, load_pretrained, read_config
 from ovsops.backbones.pixels import IMAGENET_MEAN, IMAGENET_STD, normalized
 from ovsops.backbones.tokenizers import read_tokenizer
 from ovsops.errors import CheckpointError, ConfigError, ShapeError
@@ -40,9 +40,8 @@ _MARK = re.compile(r"<[^<>]*>")
 
 @dataclass(frozen=True, kw_only=True)
 class Florence2Config:
-    """Which Florence-2, and how it describes."""
+    """How Florence-2 describes."""
 
-    checkpoint: Checkpoint
     task: Task = "description"
     image_side: int = 768
     """Pixels of the square that every image is resized to, a multiple of 32; the trained one is 768."""
@@ -166,6 +165,16 @@ class Florence2:
         said = list(ids) if is_cut else list(ids[: ids.index(self._eos)])
         text = self.tokenizer.decode(said, skip_special_tokens=True)
         return RegionText(" ".join(_MARK.sub(" ", text).split()), is_cut)
+
+
+def check_florence2(checkpoint: ResolvedCheckpoint) -> None:
+    """Raise `CheckpointError` for a folder of another model. Reads config.json, no weights."""
+    kind = read_config(checkpoint).get("model_type")
+    if kind != "florence2":
+        raise CheckpointError(
+            f"checkpoint {checkpoint.folder}: model_type is {kind!r}, florence2 is expected; take a folder that"
+            " transformers' converter wrote"
+        )
 
 
 def location_bins(

@@ -11,6 +11,7 @@ HUGE = "R_HUGE"
 LOST_EXCLUSIVE = "R_LOST_EXCLUSIVE"
 LOW_AGREEMENT = "R_LOW_AGREEMENT"
 LOW_SCORE = "R_LOW_SCORE"
+NO_ANSWER = "R_NO_ANSWER"
 NO_AREA = "R_NO_AREA"
 NO_BOX = "R_NO_BOX"
 NO_FEATURE = "R_NO_FEATURE"
@@ -31,6 +32,7 @@ CARRIED = {
     HUGE: "The mask covers nearly the whole image.",
     "R_ISLANDS_JOINED": "Parts too small to stand alone were joined to this region, the nearest of their class.",
     LOW_AGREEMENT: "The detector's box and the mask's tight box overlap little.",
+    NO_ANSWER: "The endpoint was asked about it and gave no usable answer: it says what it said before.",
     NO_BOX: "The segmenter shows this thing, and no box covers it.",
     NO_FEATURE: "The box has no area on the expert's grid: its word about it is none.",
     NO_MASK: "The segmenter shows no pixel of the box's class in the box; the mask stands in for one.",

@@ -22,7 +22,7 @@ from ovsops.images.decode import DecodeConfig, DecodedImage
 from ovsops.images.decode_pool import DecodePool
 from pipelines.maps import pack_class_map, pack_labels
 from pipelines.records import RegionClass, box_record, presence_record
-from pipelines.rows import ANNOTATED_ROW, PRESENCE_FIELDS
+from pipelines.rows import ANNOTATED_ROW, ANNOTATED_WITH_IMAGE, PRESENCE_FIELDS
 from pipelines.stage import Stage
 
 logger = logging.getLogger(__name__)
@@ -100,9 +100,12 @@ class AnnotateStage(Stage):
         classes: tuple[RegionClass, ...],
         decode: DecodeConfig,
         batch: BatchConfig,
+        *,
+        keep_images: bool = False,
     ) -> None:
         self.factory, self.classes = annotator, classes  # no weights: this pickles in bytes
         self.decode, self.batch = decode, batch
+        self.schema = ANNOTATED_WITH_IMAGE if keep_images else ANNOTATED_ROW
 
     def setup(self) -> None:
         """Load the models, start the decoders."""
@@ -219,9 +222,9 @@ class AnnotateStage(Stage):
             live[0].error_stage = self.name
 
     def _table(self, source: pa.Table, rows: Sequence[_Row]) -> pa.Table:
-        """The rows of one model batch as a table of `ANNOTATED_ROW`."""
+        """The rows of one model batch as a table of `ANNOTATED_ROW`, with the images where they are wanted later."""
         columns: dict[str, Any] = {
-            name: source.column(name) for name in ANNOTATED_ROW.names if name in source.column_names
+            name: source.column(name) for name in self.schema.names if name in source.column_names
         }
         errors: dict[str, list[Any]] = {
             "error_code": [r.error.code if r.error else None for r in rows],
@@ -246,7 +249,7 @@ class AnnotateStage(Stage):
         said = [self._said(r.annotation) if r.annotation else {} for r in rows]
         for name in ("class_map", "score_map", "other_map", "boxes", *(f.name for f in PRESENCE_FIELDS)):
             columns[name] = [each.get(name) for each in said]
-        return pa.table({name: columns[name] for name in ANNOTATED_ROW.names}, schema=ANNOTATED_ROW)
+        return pa.table({name: columns[name] for name in self.schema.names}, schema=self.schema)
 
     def _said(self, annotation: Annotation) -> dict[str, Any]:
         """An annotation as values of columns."""

@@ -13,7 +13,7 @@ from ovsops.masks.rle import Rle, rle_from_coco
 from ovsops.regions.agreement import AgreementConfig
 from pipelines.maps import unpack_class_map, unpack_labels
 from pipelines.records import RegionClass, decision_of, segmentation_record
-from pipelines.rows import ENCODED_ROW
+from pipelines.rows import ENCODED_ROW, ENCODED_WITH_IMAGE, IMAGE_FIELD
 from pipelines.stage import Stage
 
 
@@ -36,7 +36,8 @@ class EncodeStage(Stage):
         self.instances, self.agreement = instances, agreement
 
     def process(self, batch: pa.Table) -> Iterator[pa.Table]:
-        """One table, maps and boxes replaced by regions."""
+        """One table, maps and boxes replaced by regions; images go on where they came."""
+        schema = ENCODED_WITH_IMAGE if IMAGE_FIELD.name in batch.column_names else ENCODED_ROW
         self.by_id = {c.id: c for c in self.classes}
         self.place = {c.id: place for place, c in enumerate(self.classes)}
         notes = batch.column("notes").to_pylist()
@@ -50,12 +51,11 @@ class EncodeStage(Stage):
             found, dropped = self._regions(row, size_hw)
             notes[i] += [f"{reason}:{count}" for reason, count in sorted(dropped.items())]
             regions.append(found)
-        kept = batch.select([n for n in ENCODED_ROW.names if n != "regions"])
+        kept = batch.select([n for n in schema.names if n != "regions"])
         place = kept.schema.get_field_index("notes")
-        kept = kept.set_column(place, "notes", pa.array(notes, ENCODED_ROW.field("notes").type))
-        yield kept.append_column("regions", pa.array(regions, ENCODED_ROW.field("regions").type)).cast(
-            ENCODED_ROW
-        )
+        kept = kept.set_column(place, "notes", pa.array(notes, schema.field("notes").type))
+        kept = kept.append_column("regions", pa.array(regions, schema.field("regions").type))
+        yield kept.select(schema.names).cast(schema)
 
     def _regions(
         self, row: Mapping[str, Any], size_hw: tuple[int, int]

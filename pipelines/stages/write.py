@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.endpoint_config import EndpointCounts
 from pipelines.parts import part_path, table_to_parquet
 from pipelines.rows import PART_ROW
 from pipelines.stage import Stage
@@ -38,6 +39,10 @@ class WriteStage(Stage):
         shard = rows.column("shard")[0].as_py()
         first, end = rows.column("index")[0].as_py(), rows.column("index")[-1].as_py() + 1
         path = part_path(shard, first, end, f"{self.run}-{secrets.token_hex(4)}")
+        asked = None
+        if "asked" in rows.column_names:
+            asked = EndpointCounts.sum_of(rows.column("asked").drop_null().to_pylist()).to_json()
+            rows = rows.drop_columns(["asked"])
         data = table_to_parquet(rows)
         self.storage.put(path, data)
         return {
@@ -52,6 +57,7 @@ class WriteStage(Stage):
             "segment_seconds": pc.sum(rows.column("segment_seconds")).as_py() or 0.0,
             "segment_started": pc.min(rows.column("segment_started")).as_py(),
             "segment_ended": pc.max(rows.column("segment_ended")).as_py(),
+            "asked": asked,
         }
 
 

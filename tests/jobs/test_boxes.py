@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from ovsops.backbones.untrained_fgclip2 import write_untrained_fgclip2
+from ovsops.backbones.untrained_florence2 import TINY_FLORENCE2_SIDE, write_untrained_florence2
 from ovsops.backbones.untrained_llmdet import write_untrained_llmdet
 from ovsops.backbones.untrained_sam3 import write_untrained_sam3
 from ovsops.masks.rle import rle_from_coco, rle_to_mask
@@ -248,3 +249,46 @@ def test_names_that_collide_are_one_phrase_and_keep_their_ids(
     assert code == 0, err
     assert "cannot tell apart 'bow (weapon)', 'bow_(decorative_ribbons)'" in out + err
     assert set(pd.read_parquet(tmp_path / "out" / "instances").category_id) <= {10, 30}
+
+
+@pytest.fixture
+def florence2(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("florence2")
+    write_untrained_florence2(folder)
+    return {
+        "kind": "florence2",
+        "florence2": {"source": str(folder)},
+        "reading": {"image_side": TINY_FLORENCE2_SIDE, "max_new_tokens": 8},
+    }
+
+
+def test_a_captioner_describes_boxes_and_says_that_it_did(
+    labelled: Any, llmdet: dict[str, Any], florence2: dict[str, Any], tmp_path: Path
+) -> None:
+    _, instances = labelled(segmenter=None, detector=llmdet, captioner={**florence2, "max_regions": 2})
+    said = instances[instances.caption_source.notna()]
+    assert set(said.caption_source) == {"florence2"}
+    assert 0 < len(said) <= 2 * instances.image_uid.nunique() < len(instances)
+    assert (said.caption_short == said.caption_long).all()
+    assert said.caption_short.str.len().gt(0).all()
+    manifest = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert manifest["checkpoints"]["florence2"].startswith("local sha256:")
+    assert "source" not in manifest["recipe"]["captioner"]["florence2"]
+
+
+def test_the_expert_checks_a_captioners_words_and_its_own_stand_in(
+    labelled: Any, llmdet: dict[str, Any], expert: dict[str, Any], florence2: dict[str, Any]
+) -> None:
+    own = {**expert, "captions": {}}
+    nothing = {**florence2, "grounding": {"min_cosine": 1.0}}
+    _, instances = labelled(segmenter=None, detector=llmdet, expert=own, captioner=nothing)
+    assert set(instances.caption_source) <= {"detector", "fgclip2"}
+    assert instances.caption_short.str.contains("red thing").all()
+
+
+def test_a_captioner_without_boxes_is_refused(
+    write_recipe: Write, ovsops: Call, florence2: dict[str, Any]
+) -> None:
+    code, _, err = ovsops("plan", write_recipe(captioner=florence2))
+    assert code == 2
+    assert "no detector whose boxes it could describe" in err

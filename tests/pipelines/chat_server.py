@@ -33,9 +33,11 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     chat: ChatServer
+    body: dict[str, Any]
+    """Of the request that is being answered."""
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         chat = self.chat
         with chat.lock:
             place = len(chat.bodies)
