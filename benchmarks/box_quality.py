@@ -9,7 +9,7 @@ python -m benchmarks.box_quality [--scenes 300] [--fit-scenes 200] [--only nouns
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -50,6 +50,7 @@ from ovsops.metrics.calibration import calibration_error, reliability_table
 from ovsops.metrics.detection import DetectionConfig, DetectionCounts, FoundObjects, TrueObjects
 from ovsops.miniature.scene import draw_scene
 from ovsops.miniature.splits import seeds_of
+from ovsops.regions.calibration import ScoreCalibrator
 from ovsops.text.vocabulary import Vocabulary
 from ovsops.training.box_quality import (
     BoxScene,
@@ -280,6 +281,11 @@ def presence_table(found: Study) -> list[Row]:
     }
     if bare.recalibration is not None:
         systems["recalibrated"] = (fitting_boxes(found, bare), found.judged(bare))
+    chances = chances_of(found, bare)
+    systems["chances instead of scores"] = (
+        [chances(boxes) for boxes in fitting_boxes(found, bare)],
+        [chances(boxes) for boxes in found.judged(bare)],
+    )
     systems["with the gate"] = (fitting_boxes(found, gated), found.judged(gated))
     systems["with the gate, scores times its chance"] = (fitting_boxes(found, weighed), found.judged(weighed))
     states = {}
@@ -304,6 +310,33 @@ def presence_table(found: Study) -> list[Row]:
     return rows
 
 
+def chances_of(found: Study, config: ExpertConfig) -> Callable[[JudgedBoxes], JudgedBoxes]:
+    """The same boxes with the calibrator's chances as their scores."""
+    groups = class_groups(found.vocabulary)
+    calibrator = fitted_calibrator(found, config)
+
+    def replaced(judged: JudgedBoxes) -> JudgedBoxes:
+        chances = calibrator.calibrated(
+            judged.scores.double().numpy(), groups[judged.labels.numpy()], fingerprint=calibrator.fingerprint
+        )
+        return replace(judged, scores=torch.from_numpy(chances).float())
+
+    return replaced
+
+
+def fitted_calibrator(found: Study, config: ExpertConfig) -> ScoreCalibrator:
+    """Chances of the final scores under a config, from validation scenes."""
+    final = replace(found.annotators, expert=config)
+    return fit_chances(
+        found.fitting,
+        config,
+        competing=found.competing,
+        class_groups=class_groups(found.vocabulary),
+        fingerprint=score_fingerprint(final, found.vocabulary),
+        fit=FITTING,
+    )
+
+
 def fitting_boxes(found: Study, config: ExpertConfig) -> list[JudgedBoxes]:
     """The fitting split's boxes under a config."""
     return [judge_boxes(o.look, o.found, config, competing=found.competing) for o in found.fitting]
@@ -317,15 +350,7 @@ def cg_of(rows: np.ndarray) -> float:
 def chances_table(found: Study, plot: Path | None, write: Path | None) -> list[Row]:
     """ECE of final scores before and after the calibrator, on the test split."""
     config = replace(found.fitted.config, presence=None)
-    final = replace(found.annotators, expert=config)
-    calibrator = fit_chances(
-        found.fitting,
-        config,
-        competing=found.competing,
-        class_groups=class_groups(found.vocabulary),
-        fingerprint=score_fingerprint(final, found.vocabulary),
-        fit=FITTING,
-    )
+    calibrator = fitted_calibrator(found, config)
     scores, right, labels = judged_outcomes(found.test, config, competing=found.competing, fit=FITTING)
     chances = calibrator.calibrated(
         scores, class_groups(found.vocabulary)[labels], fingerprint=calibrator.fingerprint
