@@ -101,7 +101,7 @@ class TuningGrid:
     def configs(self, *, has_groups: bool) -> list[RecalibrationConfig]:
         """All settings; competing ones only where names have groups."""
         return [
-            RecalibrationConfig(mode=mode, alpha=share, beta=1 - share, scale=scale)
+            RecalibrationConfig(mode=mode, alpha=share, beta=round(1 - share, 9), scale=scale)
             for mode, share, scale in product(self.modes, self.detector_shares, self.scales)
             if mode != "competing" or has_groups
         ]
