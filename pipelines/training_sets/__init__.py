@@ -1,0 +1,1 @@
+"""Training samples: what they hold, which are kept, and which split each goes to."""
