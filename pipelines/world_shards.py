@@ -1,6 +1,5 @@
 """Writes scenes of the miniature world as WebDataset shards. Equal seeds and config give equal bytes."""
 
-import io
 import os
 import tarfile
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 from ovsops.errors import ConfigError, OutputError, StorageError
 from ovsops.miniature.samples import scene_sample
 from ovsops.miniature.scene import SceneConfig, draw_scene
+from pipelines.writers.tar_members import add_member
 
 _NAME = "world-{:06d}.tar"
 
@@ -48,19 +48,10 @@ def _write_shard(path: Path, seeds: Sequence[int], config: SceneConfig) -> None:
             with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
                 for seed in seeds:
                     sample = scene_sample(draw_scene(seed, config))
-                    _add(tar, f"{sample['__key__']}.png", sample["png"])
-                    _add(tar, f"{sample['__key__']}.json", sample["json"])
+                    add_member(tar, f"{sample['__key__']}.png", sample["png"])
+                    add_member(tar, f"{sample['__key__']}.json", sample["json"])
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    """A member that says nothing of when, where or by whom it was written."""
-    info = tarfile.TarInfo(name)
-    info.size, info.mode, info.mtime = len(data), 0o644, 0
-    info.uid = info.gid = 0
-    info.uname = info.gname = ""
-    tar.addfile(info, io.BytesIO(data))

@@ -59,6 +59,11 @@ class CocoWriter:
         self._waiting.write(_separator(self._num_annotations) + _json(annotation))
         self._num_annotations += 1
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes written so far."""
+        return self._file.tell() + self._waiting.tell()
+
     def finish(self, licenses: list[dict[str, Any]]) -> None:
         """Close the file and give it its name."""
         self._waiting.seek(0)

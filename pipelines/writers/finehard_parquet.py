@@ -1,0 +1,157 @@
+"""FineHARD as Parquet: a row an image, regions nested, with masks, types and scores of negatives. Also the
+table of an HF folder.
+
+Reading needs nothing of ours. Rows are written in groups whose size depends on the samples alone; zstd, no
+pandas index.
+"""
+
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.training_sets.record import Split, TrainingRegion, TrainingSample
+from pipelines.writers.whole_files import DEFAULT_FILE_BYTES, SetWriter, image_path
+
+FORMAT = "finehard-parquet"
+SCHEMA_VERSION = 1
+GROUP_ROWS = 1024
+"""Rows of a row group at most: what is held in memory."""
+GROUP_IMAGE_BYTES = 64 * 2**20
+"""Bytes of images after which a row group ends."""
+
+
+def _required(name: str, dtype: pa.DataType) -> pa.Field:
+    return pa.field(name, dtype, nullable=False)
+
+
+SEGMENTATION = pa.struct([_required("size", pa.list_(pa.int32())), _required("counts", pa.string())])
+"""COCO compressed RLE. The two sizes are a list without a fixed length: pyarrow 26 cannot read a Parquet file
+whose null structs hold a list with one ("Expected all lists to be of size=2 but index 2 had size=0")."""
+REGION = pa.struct(
+    [
+        _required("region_uid", pa.string()),
+        _required("bbox", pa.list_(pa.float32(), 4)),
+        _required("score", pa.float32()),
+        _required("category_id", pa.int32()),
+        _required("category", pa.string()),
+        _required("short_expr", pa.string()),
+        _required("long_expr", pa.string()),
+        _required("flag_short_neg", pa.int8()),
+        _required("short_expr_negs", pa.list_(pa.string())),
+        _required("neg_types", pa.list_(pa.string())),
+        _required("neg_scores", pa.list_(pa.float32())),
+        pa.field("segmentation", SEGMENTATION),
+    ]
+)
+"""`bbox` is x1 y1 x2 y2 in shares of width and height. `short_expr_negs` holds ten texts where
+`flag_short_neg` is 1, else none; `neg_types` goes with it, `neg_scores` too where scores were measured."""
+
+_COLUMNS = [
+    _required("image_uid", pa.string()),
+    _required("key", pa.string()),
+    _required("sha256", pa.string()),
+    _required("width", pa.int32()),
+    _required("height", pa.int32()),
+    _required("exif_orientation", pa.int8()),
+    _required("language", pa.string()),
+    _required("caption", pa.string()),
+    _required("short_caption", pa.string()),
+    pa.field("license", pa.string()),
+    pa.field("source_url", pa.string()),
+    _required("split", pa.string()),
+    _required("group", pa.string()),
+    _required("regions", pa.list_(REGION)),
+]
+FINEHARD = pa.schema(
+    [_required("f_path", pa.string()), *_COLUMNS],
+    metadata={"ovsops.training_set_version": str(SCHEMA_VERSION)},
+)
+"""One row an image. `caption` is the long one, as in FineHARD. `f_path` is relative to the set's folder."""
+IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+"""An image as `datasets` stores it."""
+WITH_IMAGES = pa.schema([_required("image", IMAGE), *_COLUMNS], metadata=FINEHARD.metadata)
+
+
+def finehard_parquet_writer(
+    folder: Path, split: Split, *, stem: str | None = None, max_file_bytes: int = DEFAULT_FILE_BYTES
+) -> SetWriter:
+    """Files `SPLIT/STEM-00000.parquet`; images are named relative to `folder`."""
+    pattern = f"{split}/{stem or split}-{{:05d}}.parquet"
+    return SetWriter(
+        folder,
+        pattern,
+        lambda stream: ParquetRows(stream, FINEHARD),
+        split=split,
+        max_file_bytes=max_file_bytes,
+    )
+
+
+class ParquetRows:
+    """One Parquet file, a row group in memory at a time."""
+
+    def __init__(self, stream: BinaryIO, schema: pa.Schema) -> None:
+        self._schema, self._rows, self._image_bytes = schema, list[dict[str, Any]](), 0
+        self._has_images = "image" in schema.names
+        self._sink = pa.PythonFile(stream, mode="w")
+        self._writer = pq.ParquetWriter(self._sink, schema, compression="zstd", compression_level=6)
+
+    def add(self, sample: TrainingSample) -> None:
+        """Append a row."""
+        row = finehard_row(sample)
+        if self._has_images:
+            row["image"] = {"bytes": sample.data, "path": f"{sample.image_uid}.{sample.extension}"}
+            self._image_bytes += len(sample.data)
+        self._rows.append(row)
+        if len(self._rows) >= GROUP_ROWS or self._image_bytes >= GROUP_IMAGE_BYTES:
+            self._write_group()
+
+    def close(self) -> None:
+        """Write the last group and the footer."""
+        self._write_group()
+        self._writer.close()
+
+    def _write_group(self) -> None:
+        if self._rows:
+            self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+        self._rows, self._image_bytes = [], 0
+
+
+def finehard_row(sample: TrainingSample) -> dict[str, Any]:
+    """The row of one image, without its bytes."""
+    return {
+        "f_path": image_path(sample),
+        "image_uid": sample.image_uid,
+        "key": sample.key,
+        "sha256": sample.sha256,
+        "width": sample.width,
+        "height": sample.height,
+        "exif_orientation": sample.exif_orientation,
+        "language": sample.language,
+        "caption": sample.caption_long,
+        "short_caption": sample.caption_short,
+        "license": sample.license,
+        "source_url": sample.source_url,
+        "split": sample.split,
+        "group": sample.group,
+        "regions": [_region(region) for region in sample.regions],
+    }
+
+
+def _region(region: TrainingRegion) -> dict[str, Any]:
+    negatives = region.negatives
+    return {
+        "region_uid": region.region_uid,
+        "bbox": list(region.box),
+        "score": region.score,
+        "category_id": region.category_id,
+        "category": region.category,
+        "short_expr": region.short_expr,
+        "long_expr": region.long_expr,
+        "flag_short_neg": int(negatives is not None),
+        "short_expr_negs": list(negatives.texts) if negatives else [],
+        "neg_types": list(negatives.types) if negatives else [],
+        "neg_scores": list(negatives.scores) if negatives and negatives.scores is not None else [],
+        "segmentation": region.segmentation.to_coco() if region.segmentation else None,
+    }

@@ -1,0 +1,61 @@
+"""A folder that `datasets.load_dataset(FOLDER)` opens: Parquet with the images' own bytes in `data/`, and a card.
+
+The features stand in the Parquet files under `datasets`' own metadata key, so that `image` decodes to a
+picture and nothing is inferred.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.training_sets.record import Split
+from pipelines.writers.finehard_parquet import WITH_IMAGES, ParquetRows
+from pipelines.writers.whole_files import DEFAULT_FILE_BYTES, SetWriter
+
+FORMAT = "hf"
+
+
+def hf_writer(
+    folder: Path, split: Split, *, stem: str | None = None, max_file_bytes: int = DEFAULT_FILE_BYTES
+) -> SetWriter:
+    """Files `data/SPLIT-STEM-00000.parquet`; `card.dataset_card` is the folder's README.md."""
+    features = json.dumps({"info": {"features": hf_features(WITH_IMAGES)}})
+    columns = [pa.field(column.name, _nullable(column.type)) for column in WITH_IMAGES]
+    schema = pa.schema(columns, metadata={**WITH_IMAGES.metadata, "huggingface": features})
+    pattern = f"data/{split}-{stem or 'part'}-{{:05d}}.parquet"
+    return SetWriter(
+        folder,
+        pattern,
+        lambda stream: ParquetRows(stream, schema),
+        split=split,
+        max_file_bytes=max_file_bytes,
+    )
+
+
+def hf_features(schema: pa.Schema) -> dict[str, Any]:
+    """The columns in the words of `datasets`."""
+    return {
+        column.name: {"_type": "Image"} if column.name == "image" else _feature(column.type)
+        for column in schema
+    }
+
+
+def _nullable(dtype: pa.DataType) -> pa.DataType:
+    """The type as `datasets` would write it: it takes features from a file only where every field may be null."""
+    if pa.types.is_struct(dtype):
+        return pa.struct([pa.field(column.name, _nullable(column.type)) for column in dtype])
+    if pa.types.is_fixed_size_list(dtype):
+        return pa.list_(_nullable(dtype.value_type), dtype.list_size)
+    return pa.list_(_nullable(dtype.value_type)) if pa.types.is_list(dtype) else dtype
+
+
+def _feature(dtype: pa.DataType) -> Any:
+    if pa.types.is_struct(dtype):
+        return {column.name: _feature(column.type) for column in dtype}
+    if pa.types.is_fixed_size_list(dtype):
+        return {"feature": _feature(dtype.value_type), "length": dtype.list_size, "_type": "List"}
+    if pa.types.is_list(dtype):
+        return {"feature": _feature(dtype.value_type), "_type": "List"}
+    return {"dtype": {"float": "float32"}.get(str(dtype), str(dtype)), "_type": "Value"}
