@@ -278,6 +278,42 @@ def overlay(
     return 0
 
 
+@app.command(name="validate-set")
+def validate_training_set(
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="Folder of a training set, or one of its files.")
+    ],
+    format_name: Annotated[
+        Literal["auto", "finehard-json", "finehard-parquet", "webdataset", "coco", "hf"],
+        typer.Option("--format", help="auto looks at the files."),
+    ] = "auto",
+    images: Annotated[
+        Literal["none", "there", "whole"],
+        typer.Option(
+            "--images", help="Look at no image, at the first bytes, or at every byte and its SHA-256."
+        ),
+    ] = "there",
+    root: Annotated[
+        Path | None, typer.Option("--root", help="Image paths are below it. Default: the set's folder.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> int:
+    """Prove that a training set, of anybody, keeps its contract; exit 3 and say what is wrong where it does not."""
+    import json
+
+    from rich.console import Console
+
+    from jobs.validate_set import print_report
+    from pipelines.validation.validate import validate_set
+
+    report = validate_set(path, None if format_name == "auto" else format_name, images=images, root=root)
+    if as_json:
+        sys.stdout.write(json.dumps(report.to_plain(), indent=1, ensure_ascii=True) + "\n")
+    else:
+        print_report(report, Console())
+    return ExitCode.DONE if report.is_valid else ExitCode.OVER_LIMITS
+
+
 @app.command()
 def fit(
     recipe: RecipePath,

@@ -9,7 +9,7 @@ fgclip2/train/train_fgclip2.py:241-406): its loss reshapes the texts of a region
 import math
 import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from ovsops.errors import ShapeError
 from ovsops.masks.rle import rle_from_coco, rle_to_counts
@@ -134,7 +134,7 @@ def forbidden_character(text: str) -> str | None:
     return next((c for c in text if c in _BIDI or unicodedata.category(c) in _FORBIDDEN), None)
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """A number of JSON. True and False are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -149,7 +149,7 @@ def is_finite(value: object) -> bool:
         return False
 
 
-def is_whole(value: object) -> bool:
+def is_whole(value: object) -> TypeGuard[int]:
     """A whole number of JSON."""
     return isinstance(value, int) and not isinstance(value, bool)
 

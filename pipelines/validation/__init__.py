@@ -1,0 +1,1 @@
+"""Whether a training set keeps its contract, whoever wrote it."""

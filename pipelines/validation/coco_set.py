@@ -1,0 +1,169 @@
+"""COCO files of a set: ids, references, boxes, masks, expressions. Each file is read twice, item by item."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO
+
+from pipelines.training_sets.contract import (
+    Fault,
+    is_finite,
+    is_number,
+    is_whole,
+    negatives_faults,
+    segmentation_faults,
+    shown,
+    text_faults,
+    type_name,
+)
+from pipelines.validation.items import ItemChecker, split_of_file
+from pipelines.validation.json_items import JsonItems
+from pipelines.validation.rules import Report
+
+_EDGE = 0.01
+"""Pixels by which rounded boxes may leave their image."""
+_Sizes = dict[int, tuple[int, int] | None]
+
+
+class CocoChecker:
+    """Checks the files of one set; ids are unique over all of them."""
+
+    def __init__(self, report: Report, items: ItemChecker) -> None:
+        self.report, self.items = report, items
+        self._annotation_ids: set[int] = set()
+        self._image_ids: set[int] = set()
+
+    def check(self, open_stream: Callable[[], BinaryIO], file: str) -> None:
+        """One file. Annotations may come before their images, so that they are read in a second pass."""
+        sizes: _Sizes = {}
+        categories: set[int] = set()
+        licenses: dict[int, str] = {}
+        lists = set()
+        with open_stream() as stream:
+            items = JsonItems(stream)
+            for item in items:
+                lists.add(item.key)
+                at = f"{item.key}[{item.place}]"
+                if item.key == "categories":
+                    self._add_all(self._category_faults(item.value, categories), file, at)
+                elif item.key == "images":
+                    self._add_all(self._image_faults(item.value, sizes, split_of_file(file)), file, at)
+                elif item.key == "licenses" and isinstance(item.value, dict):
+                    number = item.value.get("id")
+                    if is_whole(number):
+                        licenses[number] = str(item.value.get("name", ""))[:200]
+        if items.fault is not None:
+            self.report.add(items.fault, file=file)
+            return
+        with open_stream() as stream:
+            for item in JsonItems(stream):
+                if item.key == "annotations":
+                    faults = self._annotation_faults(item.value, sizes, categories)
+                    self._add_all(faults, file, f"annotations[{item.place}]")
+                elif item.key == "images" and isinstance(item.value, dict):
+                    number = item.value.get("license")
+                    self.report.count_license(licenses.get(number) if isinstance(number, int) else None)
+        for name in ("images", "categories"):
+            if name not in lists:
+                self.report.add(Fault("field", name, "the list is missing or empty"), file=file)
+
+    def _add_all(self, faults: Iterator[Fault], file: str, item: str) -> None:
+        for fault in faults:
+            self.report.add(fault, file=file, item=item)
+
+    def _category_faults(self, value: object, categories: set[int]) -> Iterator[Fault]:
+        if not isinstance(value, dict) or not is_whole(value.get("id")):
+            yield _no_id(value)
+            return
+        if value["id"] in categories:
+            yield Fault("id_twice", "id", f"category {value['id']} is there twice")
+        categories.add(value["id"])
+        if not isinstance(value.get("name"), str) or not value["name"].strip():
+            yield Fault("field", "name", "the category has no name")
+
+    def _image_faults(self, value: object, sizes: _Sizes, split: str) -> Iterator[Fault]:
+        self.report.images += 1
+        if not isinstance(value, dict) or not is_whole(value.get("id")):
+            yield _no_id(value)
+            return
+        number, height, width = value["id"], value.get("height"), value.get("width")
+        if number in self._image_ids or number < 1:
+            yield Fault("id_twice", "id", f"image id {number} is there twice, or is below 1")
+        self._image_ids.add(number)
+        sizes[number] = None
+        if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0:
+            sizes[number] = (height, width)
+        else:
+            yield Fault("type", "width", f"height and width are {shown([height, width])}")
+        self.report.splits[split or "(none)"] += 1
+        yield from self.items.identity_faults(value, split)
+        if "file_name" not in value:
+            yield Fault("field", "file_name", "is missing")
+        else:
+            yield from self.items.images.faults(value["file_name"], value.get("sha256"), "file_name")
+        for name in ("caption", "short_caption"):
+            if name in value:
+                yield from text_faults(value[name], name)
+
+    def _annotation_faults(self, value: object, sizes: _Sizes, categories: set[int]) -> Iterator[Fault]:
+        self.report.regions += 1
+        if not isinstance(value, dict) or not is_whole(value.get("id")):
+            yield _no_id(value)
+            return
+        number, image_id, category_id = value["id"], value.get("image_id"), value.get("category_id")
+        if number in self._annotation_ids or number < 1:
+            yield Fault(
+                "id_twice", "id", f"annotation id {number} is there twice, or is below 1: 0 means no match"
+            )
+        self._annotation_ids.add(number)
+        if not isinstance(image_id, int) or image_id not in sizes:
+            yield Fault("reference", "image_id", f"{shown(image_id)} is no image of this file")
+        if not isinstance(category_id, int) or category_id not in categories:
+            yield Fault("reference", "category_id", f"{shown(category_id)} is no category of this file")
+        size = sizes.get(image_id) if isinstance(image_id, int) else None
+        yield from _box_faults(value.get("bbox"), size)
+        if not is_number(value.get("area")) or not is_finite(value["area"]):
+            yield Fault("type", "area", f"{shown(value.get('area'))}, expected a number")
+        rle = value.get("segmentation")
+        if isinstance(rle, dict) and isinstance(rle.get("counts"), str):  # polygons are not checked
+            self.report.masks += 1
+            yield from segmentation_faults(rle, size, "segmentation")
+        yield from self._text_faults(value)
+
+    def _text_faults(self, value: Mapping[str, Any]) -> Iterator[Fault]:
+        for name in ("caption", "long_caption"):
+            if name in value:
+                yield from text_faults(value[name], name)
+        negatives, types = value.get("negatives"), value.get("negative_types")
+        if negatives is None:
+            return
+        if not isinstance(negatives, list):
+            yield Fault("type", "negatives", f"{type_name(negatives)}, expected a list")
+            return
+        self.report.regions_with_negatives += 1
+        yield from negatives_faults(value.get("caption"), negatives, "negatives")
+        if types is not None and (not isinstance(types, list) or len(types) != len(negatives)):
+            yield Fault(
+                "negatives_columns", "negative_types", f"not one for each of {len(negatives)} negatives"
+            )
+
+
+def _no_id(value: object) -> Fault:
+    return Fault("type", "", f"{type_name(value)}, expected an object with a whole id")
+
+
+def _box_faults(box: object, size_hw: tuple[int, int] | None) -> Iterator[Fault]:
+    """COCO's `x y width height` in pixels."""
+    if not isinstance(box, list) or len(box) != 4 or not all(is_number(value) for value in box):
+        yield Fault("type", "bbox", f"{shown(box)}, expected 4 numbers")
+        return
+    if not all(is_finite(value) for value in box):
+        yield Fault("finite", "bbox", shown(box))
+        return
+    x, y, w, h = box
+    if w < 0 or h < 0:
+        yield Fault("box_order", "bbox", f"{shown(box)} has a negative side")
+    elif w == 0 or h == 0:
+        yield Fault("box_area", "bbox", f"{shown(box)} has no area")
+    if size_hw is None:
+        return
+    if min(x, y) < -_EDGE or x + w > size_hw[1] + _EDGE or y + h > size_hw[0] + _EDGE:
+        yield Fault("box_range", "bbox", f"{shown(box)} leaves the image of {size_hw[1]}x{size_hw[0]} pixels")

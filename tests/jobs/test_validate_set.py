@@ -1,0 +1,74 @@
+"""`ovsops validate-set`: exit codes and what is printed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jobs.cli import run_command
+from pipelines.writers.finehard_json import finehard_json_writer
+from tests.pipelines.made_samples import make_sample
+
+
+def write(folder: Path, *, license_text: str = "cc0") -> Path:
+    with finehard_json_writer(folder, "train") as writer:
+        writer.add(make_sample(1, license=license_text))
+        (file,) = writer.finish()
+    return folder / file.path
+
+
+def test_a_valid_set_is_exit_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path)
+    assert run_command(["validate-set", str(tmp_path), "--images", "none"]) == 0
+    out = capsys.readouterr().out
+    assert "finehard-json, 1 files" in out
+    assert "1 images, 2 regions, 1 with negatives, 1 with masks" in out
+    assert "valid: none of" in out
+    assert "not checked: images" in out
+
+
+def test_a_broken_set_is_exit_3_and_says_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path)
+    items = json.loads(path.read_text())
+    items[0]["bbox_info"][0]["short_expr_negs"].popitem()
+    items[0]["bbox_info"][1]["bbox"] = [0.9, 0.1, 0.2, 0.3]
+    items[0]["caption"] = "\x1b[31mred [bold]"
+    path.write_text(json.dumps(items))
+    assert run_command(["validate-set", str(tmp_path)]) == 3
+    out = capsys.readouterr().out
+    assert "negatives_count: broken 1 times" in out
+    assert "train/train-00000.json: [0] img-0001: bbox_info[0].short_expr_negs: 9 negatives" in out
+    assert "box_order: broken 1 times" in out
+    assert "image_missing" in out
+    assert "\x1b" not in out
+    assert "not valid: 5 of" in out
+
+
+def test_json_lists_every_rule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path)
+    assert run_command(["validate-set", str(tmp_path), "--json"]) == 3
+    found = json.loads(capsys.readouterr().out)
+    assert found["valid"] is False
+    assert found["rules"]["image_missing"]["broken"] == 1
+    assert found["rules"]["negatives_count"]["broken"] == 0
+    assert found["rules"]["image_missing"]["examples"][0]["field"] == "f_path"
+
+
+def test_images_may_lie_elsewhere(tmp_path: Path) -> None:
+    from pipelines.writers.whole_files import ImageFolder
+
+    write(tmp_path / "set")
+    ImageFolder(tmp_path / "pictures").put(make_sample(1))
+    arguments = ["validate-set", str(tmp_path / "set"), "--images", "whole"]
+    assert run_command(arguments) == 3
+    assert run_command([*arguments, "--root", str(tmp_path / "pictures")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["none"], 4), (["."], 2), ([".", "--format", "xml"], 2), ([], 2)]
+)
+def test_calls_that_name_no_set(
+    arguments: list[str], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_command(["validate-set", *arguments]) == code
