@@ -21,8 +21,6 @@ MIN_CONTRAST = 2.0
 """Standard deviation of the 8x9 grid, in grey levels, below which a picture is uniform."""
 _GREY = np.asarray([0.299, 0.587, 0.114])
 """Weights of ITU-R BT.601."""
-_PAIRS_AT_ONCE = 2**22
-"""Pairs compared at a time: 32 MiB."""
 
 
 class PictureHash(NamedTuple):
@@ -65,10 +63,15 @@ def _near_unique(hashes: UInt64[np.ndarray, "n 2"], max_bits: int) -> list[Int64
     for first, second in itertools.product(parts, parts):
         shared = (_part(hashes[:, 0], *first) << np.uint64(32)) ^ _part(hashes[:, 1], *second)
         order = np.argsort(shared, kind="stable")
-        ends = np.flatnonzero(np.diff(shared[order])) + 1
-        for members in np.split(order, ends):
-            if len(members) > 1:
-                found += _near_within(hashes, members, max_bits)
+        shared, places = shared[order], np.arange(len(order))
+        for shift in range(1, len(order)):
+            places = places[: np.searchsorted(places, len(order) - shift)]
+            places = places[shared[places] == shared[places + shift]]
+            if not len(places):
+                break
+            rows, others = order[places], order[places + shift]
+            is_near = (np.bitwise_count(hashes[rows] ^ hashes[others]) <= max_bits).all(axis=1)
+            found.append(np.stack([rows[is_near], others[is_near]], axis=1))
     return found
 
 
@@ -76,22 +79,6 @@ def _part(hashes: UInt64[np.ndarray, "n"], low: int, high: int) -> UInt64[np.nda
     """Bits `low` to `high` of each, folded to 32 where they are more: rows that agree still agree."""
     bits = (hashes >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
     return (bits ^ (bits >> np.uint64(32))) & np.uint64(0xFFFFFFFF)
-
-
-def _near_within(
-    hashes: UInt64[np.ndarray, "n 2"], members: Int64[np.ndarray, "m"], max_bits: int
-) -> list[Int64[np.ndarray, "p 2"]]:
-    """Near pairs among `members`, compared block by block."""
-    found = []
-    step = max(1, _PAIRS_AT_ONCE // max(1, len(members)))
-    for start in range(0, len(members) - 1, step):
-        rows = members[start : start + step]
-        others = members[start + 1 :]
-        is_near = (np.bitwise_count(hashes[rows, None] ^ hashes[None, others]) <= max_bits).all(axis=2)
-        at_row, at_other = np.nonzero(is_near)
-        is_new = at_other >= at_row
-        found.append(np.stack([rows[at_row[is_new]], others[at_other[is_new]]], axis=1))
-    return found
 
 
 def _averaged(

@@ -179,15 +179,16 @@ def _region(
         drops.add(fault)
         return None
     drops.add("N_OTHER_LENGTH", int(texts[2]))
+    found = _negatives(texts[0], negatives.get(row["instance_uid"]), drops)
     return TrainingRegion(
         region_uid=row["instance_uid"],
         box=box,
         score=score,
         category_id=row["category_id"],
         category=categories[row["category_id"]],
-        short_expr=texts[0],
+        short_expr=found.positive if found is not None else texts[0],
         long_expr=texts[1],
-        negatives=_negatives(texts[0], negatives.get(row["instance_uid"]), drops),
+        negatives=found,
         segmentation=_mask(row.get("segmentation"), size_hw),
     )
 
@@ -217,17 +218,21 @@ def _region_fault(
     return "D_REGION_LANGUAGE" if language_of(texts[0]) != language else ""
 
 
-def _negatives(positive: str, given: RegionNegatives | None, drops: Drops) -> RegionNegatives | None:
-    """Negatives in lower case, or None, counted, where they are not ten different ones any more."""
+def _negatives(expression: str, given: RegionNegatives | None, drops: Drops) -> RegionNegatives | None:
+    """Negatives and their positive in lower case; None, counted, where they are not ten different ones any more."""
     if given is None:
         return None
     texts = tuple(" ".join(text.lower().split()) for text in given.texts)
-    lowered = RegionNegatives(texts=texts, types=given.types, scores=given.scores)
+    positive = usable_text(given.positive or expression)
     columns = [len(given.types), len(given.scores) if given.scores is not None else len(texts)]
-    if list(negatives_faults(positive, texts, "negatives")) or columns != [len(texts)] * 2:
+    if (
+        positive is None
+        or list(negatives_faults(positive, texts, "negatives"))
+        or columns != [len(texts)] * 2
+    ):
         drops.add("D_NEGATIVES")
         return None
-    return lowered
+    return RegionNegatives(texts=texts, types=given.types, positive=positive, scores=given.scores)
 
 
 def _mask(segmentation: Mapping[str, Any] | None, size_hw: tuple[int, int]) -> Rle | None:

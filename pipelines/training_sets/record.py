@@ -34,6 +34,9 @@ class RegionNegatives:
     texts: tuple[str, ...]
     types: tuple[str, ...]
     """What was changed in each: `colour`, or `colour+material`."""
+    positive: str = ""
+    """The expression that they were made of, where its marks were set straight: it takes the place of the region's
+    short expression, because any difference but the changed words would give the positive away without the image."""
     scores: tuple[float, ...] | None = None
     """Cosine of the region with each, where one was measured."""
 

@@ -170,6 +170,18 @@ def test_negatives_that_break_the_contract_leave_the_region_without(texts: tuple
     assert counts["D_NEGATIVES"] == 1
 
 
+def test_the_positive_that_negatives_were_made_of_is_the_expression() -> None:
+    """A mark that the negatives alone lack would give the answer away."""
+    given = replace(make_negatives(), positive="A red cup")
+    sample, _ = build(instances=[instance_row(caption_short="A red  cup ;")], negatives={"i1": given})
+    assert sample is not None
+    assert sample.regions[0].short_expr == "a red cup"
+    assert sample.regions[0].negatives is not None
+    without, _ = build(instances=[instance_row(caption_short="A red  cup ;")])
+    assert without is not None
+    assert without.regions[0].short_expr == "a red cup ;"
+
+
 def test_a_mask_of_another_size_is_an_error_of_the_tables() -> None:
     mask = mask_to_rle(np.ones((4, 4), bool)).to_coco()
     with pytest.raises(ValueError, match="tables do not belong together"):
