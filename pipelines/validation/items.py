@@ -67,9 +67,9 @@ class Known:
 
 
 def split_of_file(path: str) -> str:
-    """The split that a file's path says; "" where it says none."""
+    """The split that a file's path says: its folders from the outside in, then its name; "" where none says one."""
     *folders, name = path.lower().split("/")
-    words = [*re.split(r"[^a-z]+", name.rsplit(".", 1)[0]), *reversed(folders)]
+    words = [*folders, *re.split(r"[^a-z]+", name.rsplit(".", 1)[0])]
     return next((_SPLIT_NAMES[word] for word in words if word in _SPLIT_NAMES), "")
 
 

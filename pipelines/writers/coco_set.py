@@ -1,6 +1,6 @@
 """A training set as COCO: a box, an RLE, an expression and negatives an annotation; ids unique over the whole set.
 
-Files are `annotations/instances_SPLIT-00000.json`; images lie below the set's folder
+Files are `annotations/instances_SPLIT-STEM-00000.json`; images lie below the set's folder
 (`whole_files.ImageFolder`). Regions without a mask have no `segmentation`, and pycocotools reads their boxes.
 """
 
@@ -15,7 +15,7 @@ from ovsops.errors import ConfigError
 from ovsops.masks.rle import rle_area, rle_box_xywh
 from pipelines.training_sets.record import Split, TrainingRegion, TrainingSample
 from pipelines.writers.coco import CocoWriter, Licenses, shortest
-from pipelines.writers.whole_files import DEFAULT_FILE_BYTES, WrittenFile, image_path
+from pipelines.writers.whole_files import DEFAULT_FILE_BYTES, WrittenFile, file_pattern, image_path, numbered
 
 FORMAT = "coco"
 
@@ -42,7 +42,7 @@ class CocoSetWriter:
         if max_file_bytes < 1 or min(first_image_id, first_annotation_id) < 1:
             raise ConfigError("max_file_bytes, first_image_id and first_annotation_id are at least 1")
         self.folder, self.split, self.categories, self.info = folder, split, categories, info
-        self.pattern = f"annotations/instances_{stem or split}-{{:05d}}.json"
+        self.pattern = file_pattern("annotations/instances_SPLIT-STEM-*.json", split, stem)
         self.max_file_bytes = max_file_bytes
         self.next_image_id, self.next_annotation_id = first_image_id, first_annotation_id
         self._written: list[WrittenFile] = []
@@ -77,7 +77,7 @@ class CocoSetWriter:
 
     def _open(self) -> CocoWriter:
         if self._writer is None:
-            path = self.folder / self.pattern.format(len(self._written))
+            path = self.folder / numbered(self.pattern, len(self._written))
             writer = CocoWriter(path, info=self.info, categories=self.categories)
             self._writer = self._stack.enter_context(writer)
             self._licenses = Licenses()

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from pipelines.training_sets.record import Split, TrainingRegion, TrainingSample
 from pipelines.writers.coco import shortest
-from pipelines.writers.whole_files import DEFAULT_FILE_BYTES, SetWriter, image_path
+from pipelines.writers.whole_files import DEFAULT_FILE_BYTES, SetWriter, file_pattern, image_path
 
 FORMAT = "finehard-json"
 
@@ -29,7 +29,7 @@ def finehard_json_writer(
 
     The published trainer loads whole files with `json.load`, so `max_file_bytes` bounds its memory, too.
     """
-    pattern = f"{split}/{stem or split}-{{:05d}}.json"
+    pattern = file_pattern("SPLIT/STEM-*.json", split, stem)
     return SetWriter(folder, pattern, _JsonList, split=split, max_file_bytes=max_file_bytes)
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.training_sets.record import Split, TrainingRegion, TrainingSample
-from pipelines.writers.whole_files import DEFAULT_FILE_BYTES, SetWriter, image_path
+from pipelines.writers.whole_files import DEFAULT_FILE_BYTES, SetWriter, file_pattern, image_path
 
 FORMAT = "finehard-parquet"
 SCHEMA_VERSION = 1
@@ -78,7 +78,7 @@ def finehard_parquet_writer(
     folder: Path, split: Split, *, stem: str | None = None, max_file_bytes: int = DEFAULT_FILE_BYTES
 ) -> SetWriter:
     """Files `SPLIT/STEM-00000.parquet`; images are named relative to `folder`."""
-    pattern = f"{split}/{stem or split}-{{:05d}}.parquet"
+    pattern = file_pattern("SPLIT/STEM-*.parquet", split, stem)
     return SetWriter(
         folder,
         pattern,

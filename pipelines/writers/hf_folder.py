@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipelines.training_sets.record import Split
 from pipelines.writers.finehard_parquet import WITH_IMAGES, ParquetRows
-from pipelines.writers.whole_files import DEFAULT_FILE_BYTES, SetWriter
+from pipelines.writers.whole_files import DEFAULT_FILE_BYTES, SetWriter, file_pattern
 
 FORMAT = "hf"
 
@@ -24,7 +24,7 @@ def hf_writer(
     features = json.dumps({"info": {"features": hf_features(WITH_IMAGES)}})
     columns = [pa.field(column.name, _nullable(column.type)) for column in WITH_IMAGES]
     schema = pa.schema(columns, metadata={**WITH_IMAGES.metadata, "huggingface": features})
-    pattern = f"data/{split}-{stem or 'part'}-{{:05d}}.parquet"
+    pattern = file_pattern("data/SPLIT-STEM-*.parquet", split, stem)
     return SetWriter(
         folder,
         pattern,

@@ -13,7 +13,7 @@ from pipelines.training_sets.record import Split, TrainingSample
 from pipelines.writers.coco import shortest
 from pipelines.writers.finehard_parquet import finehard_row
 from pipelines.writers.tar_members import add_member
-from pipelines.writers.whole_files import DEFAULT_FILE_BYTES, SetWriter
+from pipelines.writers.whole_files import DEFAULT_FILE_BYTES, SetWriter, file_pattern
 
 FORMAT = "webdataset"
 
@@ -21,8 +21,8 @@ FORMAT = "webdataset"
 def webdataset_writer(
     folder: Path, split: Split, *, stem: str | None = None, max_file_bytes: int = DEFAULT_FILE_BYTES
 ) -> SetWriter:
-    """Shards `SPLIT/STEM-000000.tar`, samples in the order in which they come."""
-    pattern = f"{split}/{stem or split}-{{:06d}}.tar"
+    """Shards `SPLIT/STEM-00000.tar`, samples in the order in which they come."""
+    pattern = file_pattern("SPLIT/STEM-*.tar", split, stem)
     return SetWriter(folder, pattern, _Shard, split=split, max_file_bytes=max_file_bytes)
 
 

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Protocol, Self, cast
 
 from ovsops.errors import ConfigError, StorageError
+from pipelines.keys import name_fault
 from pipelines.training_sets.record import Split, TrainingSample
 
 INDEX = "index.json"
@@ -110,7 +111,7 @@ class SetWriter:
         split: Split,
         max_file_bytes: int = DEFAULT_FILE_BYTES,
     ) -> None:
-        """`pattern` is a path below `folder` with one `{}` for the file's number."""
+        """`pattern` is a path below `folder`; its last `*` is the file's number."""
         if max_file_bytes < 1:
             raise ConfigError(f"max_file_bytes is {max_file_bytes}: give 1 or more")
         self.folder, self.pattern, self.split = folder, pattern, split
@@ -128,7 +129,7 @@ class SetWriter:
                 f"image {sample.image_uid} is of split {sample.split}, this writer's is {self.split}"
             )
         if self._stream is None:
-            self._stream = WholeFile(self.folder / self.pattern.format(len(self._written)))
+            self._stream = WholeFile(self.folder / numbered(self.pattern, len(self._written)))
             self._file = self._open_file(cast(BinaryIO, self._stream))
             self._num_images = self._num_regions = 0
         self._file.add(sample)
@@ -167,6 +168,20 @@ class SetWriter:
     ) -> None:
         if self._stream is not None:
             self._stream.discard()
+
+
+def file_pattern(template: str, split: Split, stem: str | None) -> str:
+    """`template` with `SPLIT`, and with `STEM`: a name that tells the files of one shard from those of others."""
+    stem = split if stem is None else stem
+    if "/" in stem or stem.startswith(".") or name_fault(stem.encode("utf-8", "surrogatepass")):
+        raise ConfigError(f"stem {stem!r} is no file name: give letters, digits, - and _")
+    return template.replace("SPLIT", split).replace("STEM", stem)
+
+
+def numbered(pattern: str, number: int) -> str:
+    """The path of file `number`."""
+    head, _, tail = pattern.rpartition("*")
+    return f"{head}{number:05d}{tail}"
 
 
 class ImageFolder:

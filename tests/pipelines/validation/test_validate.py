@@ -224,9 +224,9 @@ def test_a_pipe_in_place_of_a_file_does_not_hang(tmp_path: Path) -> None:
 
 def test_changed_missing_and_extra_files_are_noticed(tmp_path: Path) -> None:
     write_set(tmp_path, "webdataset")
-    shard = tmp_path / "train" / "train-000000.tar"
+    shard = tmp_path / "train" / "train-00000.tar"
     (tmp_path / "train" / "extra.tar").write_bytes(shard.read_bytes())
-    (tmp_path / "val" / "val-000000.tar").unlink()
+    (tmp_path / "val" / "val-00000.tar").unlink()
     report = validate_set(tmp_path)
     assert report.broken["file_hash"] == 2
     assert report.broken["image_twice"] == 5
@@ -245,7 +245,7 @@ def test_a_changed_image_is_noticed_when_it_is_hashed(tmp_path: Path) -> None:
 def change_coco(folder: Path, change: Callable[[dict[str, Any]], Any]) -> dict[str, int]:
     write_set(folder, "coco")
     (folder / "index.json").unlink()
-    path = folder / "annotations" / "instances_train-00000.json"
+    path = folder / "annotations" / "instances_train-train-00000.json"
     document = json.loads(path.read_text(encoding="utf-8"))
     change(document)
     path.write_text(json.dumps(document), encoding="utf-8")
@@ -392,7 +392,7 @@ def test_parquet_of_foreign_columns_is_a_finding(tmp_path: Path) -> None:
 def test_broken_archives(tmp_path: Path) -> None:
     write_set(tmp_path, "webdataset")
     (tmp_path / "index.json").unlink()
-    shard = tmp_path / "train" / "train-000000.tar"
+    shard = tmp_path / "train" / "train-00000.tar"
     shard.write_bytes(shard.read_bytes()[:3000])
     assert validate_set(tmp_path).broken["file"] == 1
     stream = io.BytesIO()
@@ -447,6 +447,8 @@ def test_calls_that_name_no_set(tmp_path: Path) -> None:
         ("data/val-part-00000.parquet", "val"),
         ("annotations/instances_test-00000.json", "test"),
         ("dev/x.tar", "val"),
+        ("train/val_scenes-00000.json", "train"),
+        ("annotations/instances_train-val2017-00000.json", "train"),
         ("training_val/x.tar", ""),
         ("x.json", ""),
     ],

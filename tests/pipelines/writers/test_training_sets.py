@@ -278,6 +278,16 @@ def test_nothing_written_and_another_split(kind: str, tmp_path: Path) -> None:
         assert writer.finish() == []
 
 
+@pytest.mark.parametrize("kind", WRITERS)
+def test_shards_of_a_split_have_names_of_their_own(kind: str, tmp_path: Path) -> None:
+    paths = [*write(tmp_path, kind, stem="a{}*-1"), *write(tmp_path, kind, stem="b")]
+    assert len(set(paths)) == 2
+    assert paths[0].stem.endswith("a{}*-1-00000")
+    for stem in ("a/b", "..", "", "a\n"):
+        with pytest.raises(ConfigError, match="is no file name"):
+            write(tmp_path, kind, stem=stem)
+
+
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="cannot be written"):
