@@ -16,6 +16,7 @@ from ovsops.images.jpeg_header import JPEG_MAGIC
 from ovsops.images.png_header import PNG_MAGIC
 from ovsops.images.webp_header import is_webp
 from ovsops.masks.rle import Rle, rle_from_coco
+from ovsops.negatives.sampler import Negatives
 from pipelines.training_sets.contract import box_faults, forbidden_character, negatives_faults, text_faults
 from pipelines.training_sets.drops import Drops
 from pipelines.training_sets.record import Box, Language, RegionNegatives, TrainingRegion, TrainingSample
@@ -100,6 +101,11 @@ def build_sample(
         group=sha256,
         regions=tuple(sorted(built, key=lambda region: (-region.score, region.region_uid))),
     )
+
+
+def region_negatives(found: Negatives, scores: tuple[float, ...] | None = None) -> RegionNegatives:
+    """Negatives of the rules (`ovsops.negatives`), with the region's cosine with each where it was measured."""
+    return RegionNegatives(texts=found.negatives, types=found.types, positive=found.positive, scores=scores)
 
 
 def language_of(text: str) -> Language:

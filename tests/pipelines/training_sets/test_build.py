@@ -11,8 +11,16 @@ from hypothesis import strategies as st
 
 from ovsops.errors import RowError
 from ovsops.masks.rle import mask_to_rle
+from ovsops.negatives.corpus import CorpusSample
+from ovsops.negatives.sampler import Negatives, fit_sampler
 from pipelines.schemas import IMAGES, INSTANCES
-from pipelines.training_sets.build import BuildConfig, build_sample, normalised_box, usable_text
+from pipelines.training_sets.build import (
+    BuildConfig,
+    build_sample,
+    normalised_box,
+    region_negatives,
+    usable_text,
+)
 from pipelines.training_sets.contract import box_faults, canonical
 from pipelines.training_sets.drops import REASONS, Drops
 from pipelines.training_sets.record import RegionNegatives, TrainingSample
@@ -180,6 +188,27 @@ def test_the_positive_that_negatives_were_made_of_is_the_expression() -> None:
     without, _ = build(instances=[instance_row(caption_short="A red  cup ;")])
     assert without is not None
     assert without.regions[0].short_expr == "a red cup ;"
+
+
+@pytest.mark.parametrize(
+    ("caption", "image_caption"),
+    [("A small red Plastic cup .", "a cup"), ("一个红色的塑料杯子。", "一个杯子")],
+)
+def test_negatives_of_the_rules_keep_the_contract(caption: str, image_caption: str) -> None:
+    found = fit_sampler(CorpusSample()).negatives_for(caption, None, "i1")
+    assert isinstance(found, Negatives)
+    sample, counts = build(
+        image_row(caption_short=image_caption),
+        [instance_row(caption_short=caption)],
+        negatives={"i1": region_negatives(found)},
+    )
+    assert sample is not None
+    assert "D_NEGATIVES" not in counts
+    (region,) = sample.regions
+    assert region.short_expr == found.positive.lower()
+    assert region.negatives is not None
+    assert region.negatives.types == found.types
+    assert len(set(region.negatives.texts)) == 10
 
 
 def test_a_mask_of_another_size_is_an_error_of_the_tables() -> None:
