@@ -139,6 +139,7 @@ def test_retry_after_is_honoured_up_to_the_cap() -> None:
         email.utils.formatdate(time.time() - 999, usegmt=True),
         "Thu, 99 Foo",
     ],
+    ids=["negative", "word", "float", "long", "empty", "past date", "no date"],
 )
 def test_a_retry_after_that_says_nothing_costs_nothing(value: str) -> None:
     with chat_server(sends(429, Retry_After=value), says(YES)) as chat:
