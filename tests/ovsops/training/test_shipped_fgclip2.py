@@ -28,7 +28,7 @@ from ovsops.training.fgclip2_quality import (
 from ovsops.training.scenes import SceneBank, bank_of
 
 NUM_SCENES = 64
-HARD_NEGATIVES, NOUNS, RETRIEVAL = 0.39, 0.78, 0.88
+HARD_NEGATIVES, NOUNS, RETRIEVAL = 0.45, 0.78, 0.88
 
 
 @pytest.fixture(scope="module")
