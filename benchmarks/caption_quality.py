@@ -32,7 +32,8 @@ from ovsops.miniature.scene import Thing, draw_scene
 from ovsops.miniature.splits import Split, seeds_of
 from ovsops.regions.caption_config import CaptionConfig
 from ovsops.regions.caption_margins import MarginFit, fit_caption_margins
-from ovsops.regions.captions import RegionCaption, RegionCaptioner
+from ovsops.regions.captions import RegionCaptioner
+from ovsops.regions.said import RegionCaption
 
 TYPES = ("colour", "pattern", "material", "size")
 MAX_WRONG = 0.05

@@ -50,7 +50,6 @@ from ovsops.annotators.captioner import captioner_classes
 from ovsops.backbones.checkpoint import checkpoints_of
 from ovsops.backbones.shipped import fitted_file
 from ovsops.errors import CheckpointError, ConfigError, OutputError, OvsopsError, VocabularyError
-from ovsops.regions.agreement import AgreementConfig
 from ovsops.regions.calibration import ScoreCalibrator
 from ovsops.segmenters.kinds import AnySegmenterConfig
 from ovsops.text.names import nearest
@@ -242,8 +241,8 @@ def prepare(loaded: LoadedRecipe) -> LabelJob:
         decode=recipe.decode,
         batch=recipe.batch,
         regions=recipe.regions,
-        instances=recipe.instances,
-        agreement=AgreementConfig() if recipe.agreement is None else recipe.agreement.compare,
+        instances=None if recipe.detector is None else recipe.instances,
+        agreement=None if recipe.agreement is None else recipe.agreement.compare,
         ask=asking_of(recipe, resolved.vocabulary),
         limits=recipe.limits,
         storage=recipe.storage,

@@ -7,14 +7,11 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ovsops.annotators.regions import InstancesConfig
 from ovsops.errors import OutputError, OvsopsError, StorageError
 from ovsops.images.decode import DecodeConfig
 from ovsops.masks.regions import RegionConfig
-from ovsops.regions.agreement import AgreementConfig
-from pipelines.ask_config import Asking
 from pipelines.coverage import ShardCoverage
 from pipelines.ledger import Commit, Ledger, Pending
 from pipelines.lock import OutputLock
@@ -25,11 +22,15 @@ from pipelines.records import RegionClass
 from pipelines.runner import Engine, Placement, Step
 from pipelines.shards import Shard
 from pipelines.stages.annotate import AnnotateStage, AnnotatorFactory, BatchConfig
-from pipelines.stages.ask import AskStage
 from pipelines.stages.encode import EncodeStage
 from pipelines.stages.write import WriteStage
 from pipelines.storage import Storage, StorageOptions, open_storage
 from pipelines.summary import SUMMARY, EndpointBill, Limits, RunStats, summarise, write_summary
+
+if TYPE_CHECKING:
+    from ovsops.annotators.regions import InstancesConfig
+    from ovsops.regions.agreement import AgreementConfig
+    from pipelines.ask_config import Asking
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +56,11 @@ class LabelJob:
     regions: RegionConfig = field(default_factory=RegionConfig)
     detector_name: str = ""
     """What the `detector` column says: who found the boxes, and who judged them."""
-    instances: InstancesConfig = field(default_factory=InstancesConfig)
-    agreement: AgreementConfig = field(default_factory=AgreementConfig)
-    ask: Asking | None = None
+    instances: "InstancesConfig | None" = None
+    """None where nobody looks for boxes."""
+    agreement: "AgreementConfig | None" = None
+    """None where there is no second segmenter."""
+    ask: "Asking | None" = None
     """What an endpoint is asked about the regions."""
     limits: Limits = field(default_factory=Limits)
     storage: StorageOptions = field(default_factory=StorageOptions)
@@ -82,6 +85,8 @@ class LabelJob:
         first = Step(stages=(annotate,), placement=self.segment_on)
         if self.ask is None:
             return [first, Step(stages=(encode, write), placement=self.encode_on)]
+        from pipelines.stages.ask import AskStage  # loads the models that check captions
+
         ask = AskStage(self.ask, self.decode, decode_timeout_s=self.batch.decode_timeout_s)
         return [
             first,

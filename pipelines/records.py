@@ -6,7 +6,7 @@ from typing import Any
 
 from ovsops.annotators.annotation import BoxXyxy, FoundBox, ImagePresence
 from ovsops.masks.rle import Rle
-from ovsops.regions.verify import EvidenceMap
+from ovsops.regions.verdicts import EvidenceMap
 
 
 @dataclass(frozen=True, kw_only=True)

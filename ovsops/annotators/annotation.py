@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from ovsops.masks.class_map import ClassMap
 from ovsops.masks.rle import Rle
-from ovsops.regions.captions import RegionCaption
-from ovsops.regions.verify import Verification
+from ovsops.regions.said import RegionCaption
+from ovsops.regions.verdicts import Verification
 
 BoxXyxy = tuple[float, float, float, float]
 """Corners in EXIF-applied pixels."""

@@ -22,10 +22,10 @@ from ovsops.backbones.detections import Detections
 from ovsops.masks.class_map import ClassMap
 from ovsops.masks.rle import Rle
 from ovsops.regions.box_masks import BoxPrompter
-from ovsops.regions.captions import RegionCaption
 from ovsops.regions.exclusive import ExclusiveConfig
 from ovsops.regions.reasons import NO_MASK
-from ovsops.regions.verify import Verification
+from ovsops.regions.said import RegionCaption
+from ovsops.regions.verdicts import Verification
 from ovsops.segmenters.segmenter import Segmenter
 
 Pixels = UInt8[np.ndarray, "_ _ 3"]

@@ -45,8 +45,8 @@ from ovsops.backbones.mm_grounding_dino import (
 )
 from ovsops.errors import ConfigError, VocabularyError
 from ovsops.regions.calibration import ScoreCalibrator
-from ovsops.regions.captions import FLORENCE2
 from ovsops.regions.exclusive import ExclusiveConfig
+from ovsops.regions.said import FLORENCE2
 from ovsops.segmenters.build import tensor_dtype
 from ovsops.segmenters.kinds import (
     AnySegmenterConfig,

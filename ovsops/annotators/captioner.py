@@ -14,7 +14,7 @@ from ovsops.backbones.fgclip2 import FgClip2Image
 from ovsops.backbones.florence2 import RegionText
 from ovsops.errors import VocabularyError
 from ovsops.regions.caption_text import clean_caption
-from ovsops.regions.captions import RegionCaption
+from ovsops.regions.said import RegionCaption
 from ovsops.text.vocabulary import Vocabulary
 
 CAPTIONER_LANGUAGE = "en"

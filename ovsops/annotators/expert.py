@@ -15,10 +15,12 @@ from ovsops.annotators.judging import ExpertLook, JudgedBoxes, judge_boxes
 from ovsops.backbones.detections import Detections
 from ovsops.backbones.fgclip2 import FgClip2, FgClip2Image
 from ovsops.backbones.fgclip2_scores import image_text_probabilities
-from ovsops.regions.captions import RegionCaption, RegionCaptioner
+from ovsops.regions.captions import RegionCaptioner
 from ovsops.regions.presence import joined_similarity
 from ovsops.regions.recalibrate import region_similarity
-from ovsops.regions.verify import Verification, evidence_map, verify_regions
+from ovsops.regions.said import RegionCaption
+from ovsops.regions.verdicts import Verification
+from ovsops.regions.verify import evidence_map, verify_regions
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,9 +11,9 @@ from torch import Tensor
 from ovsops.backbones.fgclip2 import FgClip2, FgClip2Image
 from ovsops.regions.attributes import Words, load_attributes
 from ovsops.regions.caption_config import GroundingConfig
-from ovsops.regions.captions import DETECTOR, RegionCaption
 from ovsops.regions.grounding import ground_caption
 from ovsops.regions.phrase_cache import PhraseCache
+from ovsops.regions.said import DETECTOR, RegionCaption
 
 
 @dataclass(frozen=True, kw_only=True)

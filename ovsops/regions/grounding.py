@@ -18,8 +18,8 @@ from ovsops.errors import ShapeError
 from ovsops.regions.attributes import AttributeVocabulary, find_word, joined
 from ovsops.regions.caption_config import GroundingConfig
 from ovsops.regions.caption_text import Clause, clean_caption, join_clauses, split_clauses
-from ovsops.regions.captions import DETECTOR, GROUNDED, RegionCaption
 from ovsops.regions.phrase_cache import PhraseCache
+from ovsops.regions.said import DETECTOR, GROUNDED, RegionCaption
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any, Literal, NoReturn
 
 from ovsops.errors import RowError
 from ovsops.regions.caption_text import MAX_CHARS, clean_caption
-from ovsops.regions.verify import Answer
+from ovsops.regions.verdicts import Answer
 
 REPLY_CODE = "E_ENDPOINT_REPLY"
 """Code of an answer that cannot be used."""

@@ -20,8 +20,8 @@ from ovsops.backbones.fgclip2 import FgClip2
 from ovsops.errors import ImageDecodeError
 from ovsops.images.decode import DecodeConfig, DecodedImage
 from ovsops.images.decode_pool import DecodePool
-from ovsops.regions.captions import DETECTOR
 from ovsops.regions.reasons import NO_ANSWER
+from ovsops.regions.said import DETECTOR
 from ovsops.regions.vlm_dialogue import (
     VlmAnswer,
     VlmCaption,

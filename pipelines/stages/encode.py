@@ -1,20 +1,19 @@
 """Class maps and boxes in, regions with exact RLE out."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import torch
 
-from ovsops.annotators.regions import CutRegion, InstancesConfig, cut_regions
-from ovsops.backbones.detections import Detections
-from ovsops.masks.regions import RegionConfig
-from ovsops.masks.rle import Rle, rle_from_coco
-from ovsops.regions.agreement import AgreementConfig
+from ovsops.masks.regions import Region, RegionConfig, find_regions
 from pipelines.maps import unpack_class_map, unpack_labels
 from pipelines.records import RegionClass, decision_of, segmentation_record
 from pipelines.rows import ENCODED_ROW, ENCODED_WITH_IMAGE, IMAGE_FIELD
 from pipelines.stage import Stage
+
+if TYPE_CHECKING:
+    from ovsops.annotators.regions import InstancesConfig
+    from ovsops.regions.agreement import AgreementConfig
 
 
 class EncodeStage(Stage):
@@ -29,8 +28,8 @@ class EncodeStage(Stage):
         segmenter: str,
         *,
         detector: str = "",
-        instances: InstancesConfig | None = None,
-        agreement: AgreementConfig | None = None,
+        instances: "InstancesConfig | None" = None,
+        agreement: "AgreementConfig | None" = None,
     ) -> None:
         self.classes, self.config, self.segmenter, self.detector = classes, regions, segmenter, detector
         self.instances, self.agreement = instances, agreement
@@ -39,7 +38,6 @@ class EncodeStage(Stage):
         """One table, maps and boxes replaced by regions; images go on where they came."""
         schema = ENCODED_WITH_IMAGE if IMAGE_FIELD.name in batch.column_names else ENCODED_ROW
         self.by_id = {c.id: c for c in self.classes}
-        self.place = {c.id: place for place, c in enumerate(self.classes)}
         notes = batch.column("notes").to_pylist()
         regions: list[list[dict[str, Any]] | None] = []
         for i in range(batch.num_rows):
@@ -67,29 +65,40 @@ class EncodeStage(Stage):
         if row["other_map"].is_valid:
             other = unpack_labels(row["other_map"].as_buffer(), size_hw=size_hw)
         boxes: list[dict[str, Any]] | None = row["boxes"].as_py()
-        cut = cut_regions(
+        if boxes is None and other is None and class_map is not None:
+            found = find_regions(class_map, self.classes, self.config)
+            return [self._record(region) for region in found.regions], found.dropped
+        from pipelines.cutting import cut_boxes  # needs torch, which runs of class maps alone do without
+
+        cut = cut_boxes(
             class_map,
             self.classes,
+            boxes,
             size_hw=size_hw,
             regions=self.config,
-            boxes=None if boxes is None else self._detections(boxes),
-            box_masks=() if boxes is None else [_own_mask(box) for box in boxes],
             instances=self.instances,
             other=other,
             agreement=self.agreement,
         )
-        return [self._record(each, boxes or ()) for each in cut.regions], cut.dropped
+        records = [
+            self._record(
+                each.region,
+                box=None if each.box is None or boxes is None else boxes[each.box],
+                agreement=each.agreement,
+                agreement_other=each.agreement_other,
+            )
+            for each in cut.regions
+        ]
+        return records, cut.dropped
 
-    def _detections(self, boxes: Sequence[Mapping[str, Any]]) -> Detections:
-        xywh = torch.tensor([box["bbox"] for box in boxes], dtype=torch.float32).reshape(-1, 4)
-        return Detections(
-            boxes_xyxy=torch.cat([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], dim=1),
-            scores=torch.tensor([box["score"] for box in boxes], dtype=torch.float32),
-            labels=torch.tensor([self.place[box["category_id"]] for box in boxes], dtype=torch.int64),
-        )
-
-    def _record(self, cut: CutRegion, boxes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        region = cut.region
+    def _record(
+        self,
+        region: Region,
+        *,
+        box: Mapping[str, Any] | None = None,
+        agreement: float | None = None,
+        agreement_other: float | None = None,
+    ) -> dict[str, Any]:
         named = self.by_id[region.category_id]
         record: dict[str, Any] = {
             "category_id": region.category_id,
@@ -99,8 +108,7 @@ class EncodeStage(Stage):
             "rivals": [],
             "reason_codes": list(region.reasons),
         }
-        if cut.box is not None:
-            box = boxes[cut.box]
+        if box is not None:
             codes = sorted({*box["reason_codes"], *region.reasons})
             record = {**box, "detector": self.detector, "reason_codes": codes}
         record |= {
@@ -108,12 +116,7 @@ class EncodeStage(Stage):
             "segmentation": segmentation_record(region.rle),
             "area": region.area,
             "segmenter": self.segmenter or None,
-            "agreement": cut.agreement,
-            "agreement_other": cut.agreement_other,
+            "agreement": agreement,
+            "agreement_other": agreement_other,
         }
         return record | {"decision": decision_of(record)}
-
-
-def _own_mask(box: Mapping[str, Any]) -> Rle | None:
-    """The mask that a box came with."""
-    return rle_from_coco(box["segmentation"]) if box["segmentation"]["counts"] else None

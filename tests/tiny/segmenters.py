@@ -5,10 +5,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ovsops.annotators.annotator import Annotator
+from ovsops.annotators.annotation import Annotation
 from ovsops.masks.class_map import ClassMap
 from pipelines.records import RegionClass
 
@@ -16,6 +17,16 @@ CLASSES = (
     RegionClass(id=1, kind="thing", prompt="red thing", language="en"),
     RegionClass(id=7, kind="stuff", prompt="bright stuff", language="en"),
 )
+
+
+class MapsAlone:
+    """What a segmenter says, and nothing else; loads no torch."""
+
+    def __init__(self, segmenter: Any) -> None:
+        self.segmenter = segmenter
+
+    def annotate(self, images: Sequence[np.ndarray]) -> list[Annotation]:
+        return [Annotation(class_map=found) for found in self.segmenter.segment(images)]
 
 
 class ColourSegmenter:
@@ -45,10 +56,10 @@ class ColourFactory:
     """On images of `hold_width`, wait (30 s at most) for this file to appear: the worker is alive until then."""
     hold_width: int = 0
 
-    def build(self) -> Annotator:
+    def build(self) -> MapsAlone:
         if self.pid_file:
             Path(self.pid_file).write_text(str(os.getpid()))
-        return Annotator(segmenter=self)
+        return MapsAlone(self)
 
     def segment(self, images: Sequence[np.ndarray]) -> list[ClassMap]:
         if self.hold_until and any(image.shape[1] == self.hold_width for image in images):

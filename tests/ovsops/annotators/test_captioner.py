@@ -8,7 +8,7 @@ from ovsops.annotators.captioner import BoxCaptioner, CaptionerClasses, captione
 from ovsops.annotators.names import group_rivals
 from ovsops.backbones.florence2 import RegionText
 from ovsops.errors import VocabularyError
-from ovsops.regions.captions import RegionCaption
+from ovsops.regions.said import RegionCaption
 from ovsops.text.vocabulary import Vocabulary
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)

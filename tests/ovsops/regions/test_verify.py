@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from ovsops.backbones.fgclip2 import FgClip2Image
 from ovsops.errors import ConfigError, ShapeError
-from ovsops.regions.verify import EvidenceMap, VerifyConfig, evidence_map, verify_regions
+from ovsops.regions.verdicts import EvidenceMap
+from ovsops.regions.verify import VerifyConfig, evidence_map, verify_regions
 
 
 def verify(rows, labels, *, is_empty=None, **more):
