@@ -15,6 +15,8 @@ import pytest
     ],
 )
 def test_nothing_heavy_is_imported(modules: str) -> None:
-    program = f"import sys, {modules}; sys.exit(', '.join({{'torch', 'transformers'}} & sys.modules.keys()) or 0)"
+    program = (
+        f"import sys, {modules}; sys.exit(', '.join({{'torch', 'transformers'}} & sys.modules.keys()) or 0)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
