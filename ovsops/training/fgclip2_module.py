@@ -21,6 +21,7 @@ from ovsops.backbones.fgclip2_pixels import PatchBatch, cut_patches, fit_grid, p
 from ovsops.backbones.fgclip2_regions import region_means
 from ovsops.backbones.miniature import save_half
 from ovsops.backbones.tokenizers import SiglipTokenizer
+from ovsops.training.fgclip2_labels import label_head
 
 
 class FgClip2Module(nn.Module):
@@ -28,10 +29,10 @@ class FgClip2Module(nn.Module):
 
     margin: Tensor
 
-    def __init__(self, model: FgClip2Model, *, region_scale: float, num_labels: int = 0) -> None:
+    def __init__(self, model: FgClip2Model, *, region_scale: float, has_label_head: bool = False) -> None:
         super().__init__()
         self.model = model
-        self.label_head = nn.Linear(model.width, num_labels) if num_labels else None
+        self.label_head = label_head(model.width) if has_label_head else None
         self.log_scale_regions = nn.Parameter(torch.tensor(math.log(region_scale)))
         self.log_scale_hard = nn.Parameter(torch.tensor(math.log(region_scale)))
         self.register_buffer("margin", torch.zeros(()))

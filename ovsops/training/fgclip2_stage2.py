@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from ovsops.backbones.fgclip2_model import FgClip2Model
 from ovsops.backbones.fgclip2_pixels import PatchBatch
@@ -37,10 +36,10 @@ from ovsops.losses.fgclip2_terms import TicMode
 from ovsops.losses.gather import Gather, no_gather
 from ovsops.losses.siglip import equal_pairs
 from ovsops.training.fgclip2_batch import RegionBatch, RegionSource, ThingMaps
+from ovsops.training.fgclip2_labels import label_loss, patch_labels
 from ovsops.training.fgclip2_module import FgClip2Embedder, FgClip2Module
 from ovsops.training.fgclip2_scenes import SceneRegionsConfig
 from ovsops.training.fields import require_at_least, require_positive, require_seed
-from ovsops.training.scenes import ABSENT, FAMILY_SIZES
 
 SKIPPED = "_skipped"
 """Ending of the curve's column that says on which share of the steps (and workers) a term was skipped. A skipped term
@@ -135,7 +134,7 @@ class FgClip2Stage2Program:
             self.module: FgClip2Module = FgClip2Module(
                 model,
                 region_scale=config.region_scale,
-                num_labels=sum(FAMILY_SIZES) if config.label_weight else 0,
+                has_label_head=config.label_weight > 0,
             ).to(device)
         self.embedder = FgClip2Embedder(model, tokenizer_folder, device=device)
         self._next_margin: Tensor | None = None
@@ -182,25 +181,15 @@ class FgClip2Stage2Program:
     def _label_loss(
         self, tokens: Float[Tensor, "B P D"], patches: PatchBatch, things: ThingMaps | None
     ) -> Float[Tensor, ""]:
-        """Cross-entropy of each attribute of the thing that covers most of a patch; mean over attributes and patches.
-
-        A batch in which no patch shows a thing has 0, and gradients of 0.
-        """
+        """`label_loss` of the thing that covers most of each patch."""
         if things is None or bool((patches.grids != patches.grids[:1]).any()):
             raise ConfigError(
                 f"program.label_weight is {self.config.label_weight}, but this source does not know which thing is "
                 "where, or has images of several sizes: set it to 0"
             )
         labels = patch_labels(things, grid=(int(patches.grids[0, 0]), int(patches.grids[0, 1])))
-        labels = labels.flatten(0, 1).to(self.device)
         assert self.module.label_head is not None, "it is there where label_weight is over 0"
-        logits = self.module.label_head(tokens.flatten(0, 1)).float().split(list(FAMILY_SIZES), dim=1)
-        if not bool((labels[:, 0] != ABSENT).any()):
-            return torch.stack([part.sum() for part in logits]).sum() * 0.0
-        of_attributes = [
-            F.cross_entropy(part, labels[:, place], ignore_index=ABSENT) for place, part in enumerate(logits)
-        ]
-        return torch.stack(of_attributes).mean()
+        return label_loss(self.module.label_head, tokens.flatten(0, 1), labels.flatten(0, 1).to(self.device))
 
     def _embed(self, batch: RegionBatch) -> tuple[FgClip2Batch, Float[Tensor, "B P D"], PatchBatch]:
         embedder = self.embedder
@@ -233,12 +222,3 @@ class FgClip2Stage2Program:
             region_positives=keys[:, None] == keys[None],
         )
         return embedded, tokens, patches
-
-
-def patch_labels(things: ThingMaps, *, grid: tuple[int, int]) -> Int[Tensor, "B P A"]:
-    """Attributes of the thing that covers more than half of each patch; ABSENT where none does."""
-    num_things = things.codes.shape[1]
-    planes = F.one_hot(things.instances.long(), num_things + 1)[..., 1:].permute(0, 3, 1, 2).float()
-    shares, owner = F.adaptive_avg_pool2d(planes, grid).flatten(2).max(dim=1)
-    codes = things.codes.gather(1, owner[:, :, None].expand(-1, -1, things.codes.shape[2]))
-    return torch.where(shares[:, :, None] > 0.5, codes, ABSENT)

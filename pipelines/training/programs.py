@@ -10,6 +10,7 @@ from ovsops.losses.gather import Gather
 from ovsops.training.clip import ClipProgram, ClipProgramConfig
 from ovsops.training.dinov2 import Dinov2Program, Dinov2ProgramConfig
 from ovsops.training.fgclip2_module import load_fgclip2_to_train
+from ovsops.training.fgclip2_patches import FgClip2PatchesConfig, FgClip2PatchesProgram
 from ovsops.training.fgclip2_scenes import SceneRegions
 from ovsops.training.fgclip2_stage1 import FgClip2Stage1Config, FgClip2Stage1Program, stage1_start
 from ovsops.training.fgclip2_stage2 import FgClip2Stage2Config, FgClip2Stage2Program
@@ -222,6 +223,30 @@ class FgClip2Stage2Recipe(FgClip2Stage2Config):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class FgClip2PatchesRecipe(FgClip2PatchesConfig):
+    """FG-CLIP 2's vision tower alone, by the attributes of patches and regions."""
+
+    kind: Literal["fgclip2_patches"] = "fgclip2_patches"
+    start: Checkpoint
+    """What a stage exported, or another FG-CLIP 2."""
+
+    def build(
+        self, bank: SceneBank, work_folder: Path, *, gather: Gather, world_size: int, device: str
+    ) -> Program:
+        """The program with its first weights."""
+        start = resolve(self.start)
+        return FgClip2PatchesProgram(
+            bank,
+            self,
+            load_fgclip2_to_train(start),
+            start.folder,
+            gather=gather,
+            world_size=world_size,
+            device=device,
+        )
+
+
 ProgramRecipe = (
     Siglip2Recipe
     | Dinov2Recipe
@@ -231,6 +256,7 @@ ProgramRecipe = (
     | Sam3Recipe
     | FgClip2Stage1Recipe
     | FgClip2Stage2Recipe
+    | FgClip2PatchesRecipe
     | LlmDetRecipe
     | MapperRecipe
     | MapperStagesRecipe

@@ -209,7 +209,7 @@ def test_the_schema_knows_every_program_and_its_fields() -> None:
     schema = recipe_schema("train")
     kinds = set(schema["properties"]["program"]["discriminator"]["mapping"])
     of_towers = {"siglip2", "dinov2", "dinov2_selfsup", "clip", "dino", "sam3", "llmdet"}
-    of_regions = {"fgclip2_stage1", "fgclip2_stage2"}
+    of_regions = {"fgclip2_stage1", "fgclip2_stage2", "fgclip2_patches"}
     assert kinds == {*of_towers, *of_regions, "mapper", "mapper_stages"}
     assert "description" in schema["$defs"]["Siglip2Recipe"]["properties"]["batch_size"]
     assert schema["$defs"]["LoopConfig"]["additionalProperties"] is False

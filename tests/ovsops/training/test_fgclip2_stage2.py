@@ -12,12 +12,12 @@ from ovsops.errors import ConfigError, TrainingError
 from ovsops.losses.fgclip2 import WEIGHTS, Weights
 from ovsops.training.curve import read_curve
 from ovsops.training.fgclip2_batch import RegionBatch, ThingMaps
+from ovsops.training.fgclip2_labels import patch_labels
 from ovsops.training.fgclip2_scenes import SceneRegionsConfig
 from ovsops.training.fgclip2_stage2 import (
     FgClip2Stage2Config,
     FgClip2Stage2Program,
     TermWeights,
-    patch_labels,
 )
 from ovsops.training.loop import LoopConfig, train
 from ovsops.training.scenes import ABSENT, FAMILY_SIZES, SceneBank
