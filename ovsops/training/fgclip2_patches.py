@@ -18,10 +18,11 @@ from torch.nn import functional as F
 
 from ovsops.backbones.fgclip2_model import FgClip2Model
 from ovsops.losses.gather import Gather, no_gather
+from ovsops.miniature.region_truth import Located
 from ovsops.training.fgclip2_batch import ThingMaps
 from ovsops.training.fgclip2_labels import label_head, label_loss, patch_labels
 from ovsops.training.fgclip2_module import FgClip2Embedder
-from ovsops.training.fgclip2_scenes import corners
+from ovsops.training.fgclip2_scenes import corners, located_things
 from ovsops.training.fields import require_at_least, require_positive, require_seed
 from ovsops.training.scenes import SceneBank, batch_indices, step_generator, thing_codes
 
@@ -104,13 +105,13 @@ class FgClip2PatchesProgram:
         module = self.module
         losses = {"patches": label_loss(module.patch_head, tokens.flatten(0, 1), labels.flatten(0, 1))}
 
-        of_rows = [self.bank.things[row] for row in rows.tolist()]
+        of_rows = [located_things(self.bank, row) for row in rows.tolist()]
         codes = torch.tensor([thing_codes(thing) for each in of_rows for thing in each])
         regions = self.embedder.regions(
             tokens,
             patches,
             [self.bank.size_hw] * len(images),
-            self._boxes(rows.tolist(), flips).to(self.device),
+            self._boxes(of_rows, flips).to(self.device),
             torch.tensor([place for place, each in enumerate(of_rows) for _ in each], dtype=torch.int64),
         )
         scaled = F.normalize(regions, dim=-1) * self.config.region_scale
@@ -132,11 +133,11 @@ class FgClip2PatchesProgram:
         generator = step_generator(self.config.seed + 1, step * self.world_size + self.gather.rank)
         return [axis for axis in (0, 1) if bool(torch.rand((), generator=generator) < 0.5)]
 
-    def _boxes(self, rows: list[int], flips: list[int]) -> Float[Tensor, "R 4"]:
+    def _boxes(self, things: list[list[Located]], flips: list[int]) -> Float[Tensor, "R 4"]:
         height, width = self.bank.size_hw
         boxes = []
-        for row in rows:
-            for thing in self.bank.things[row]:
+        for of_scene in things:
+            for thing in of_scene:
                 left, top, right, bottom = corners(thing)
                 if 0 in flips:
                     top, bottom = height - bottom, height - top

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from ovsops.backbones.checkpoint import Checkpoint, resolve
 from ovsops.backbones.fgclip2 import FgClip2, FgClip2Image
-from ovsops.errors import TrainingError
 from ovsops.metrics.blind import BlindConfig, blind_scores
 from ovsops.metrics.fgovd import expression_similarity, positive_is_first
 from ovsops.metrics.regions import region_answers
@@ -33,6 +32,7 @@ from ovsops.miniature.region_truth import (
     region_truth,
     wrong_values,
 )
+from ovsops.training.fgclip2_scenes import located_things
 from ovsops.training.quality import paired_similarity
 from ovsops.training.scenes import SceneBank
 
@@ -90,12 +90,8 @@ def region_set(
     things: list[Located] = []
     truths: list[RegionTruth] = []
     scenes: list[int] = []
-    for scene, (image, of_scene) in enumerate(zip(images, bank.things, strict=True)):
-        located = [thing for thing in of_scene if isinstance(thing, Located)]
-        if len(located) < len(of_scene):
-            raise TrainingError(
-                f"scene {scene}: its things have no boxes; take a bank of scenes or of truths"
-            )
+    for scene, image in enumerate(images):
+        located = located_things(bank, scene)
         for place, thing in enumerate(located):
             generator = np.random.default_rng([seed, scene, place])
             truths.append(region_truth(thing, generator, said=said, changed=changed, outright=outright))

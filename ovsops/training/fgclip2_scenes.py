@@ -152,11 +152,7 @@ class SceneRegions:
         self, image: int, row: int, said: tuple[Attribute, ...], numbers: np.random.Generator
     ) -> list[_Region]:
         regions = []
-        for thing in self.bank.things[row]:
-            if not isinstance(thing, Located):
-                raise TrainingError(
-                    f"scene {row}: its things have no boxes; take a bank of scenes or of truths"
-                )
+        for thing in located_things(self.bank, row):
             values = values_of(thing)
             regions.append(
                 _Region(
@@ -203,6 +199,14 @@ class SceneRegions:
             phrases.append(truth.phrases[language])
             negatives.append(truth.negatives[language])
         return tuple(phrases), tuple(negatives)
+
+
+def located_things(bank: SceneBank, row: int) -> list[Located]:
+    """Things of a scene. TrainingError where they have no boxes."""
+    located = [thing for thing in bank.things[row] if isinstance(thing, Located)]
+    if len(located) < len(bank.things[row]):
+        raise TrainingError(f"scene {row}: its things have no boxes; take a bank of scenes or of truths")
+    return located
 
 
 def corners(thing: Located) -> tuple[float, float, float, float]:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,8 +10,11 @@ import torch
 from ovsops.backbones.checkpoint import Checkpoint, resolve
 from ovsops.backbones.miniature import write_word_tokenizer
 from ovsops.errors import ConfigError
+from ovsops.miniature.region_truth import Located
+from ovsops.miniature.scene import Thing
 from ovsops.training.fgclip2_module import load_fgclip2_to_train
 from ovsops.training.fgclip2_patches import FgClip2PatchesConfig, FgClip2PatchesProgram
+from ovsops.training.fgclip2_scenes import located_things
 from ovsops.training.fgclip2_stage1 import FGCLIP2_WORDS
 from ovsops.training.scenes import SceneBank
 from tests.ovsops.training.fgclip2_world import tiny_model
@@ -50,24 +54,21 @@ def test_a_step_depends_on_its_number_alone(bank: SceneBank, tmp_path: Path) -> 
     assert first == again
 
 
+def turned_thing(thing: Located, height: int, width: int) -> Located:
+    """Mirrored both ways."""
+    left, top, of_x, of_y = thing.box_xywh
+    assert isinstance(thing, Thing)
+    return replace(thing, box_xywh=(width - left - of_x, height - top - of_y, of_x, of_y))
+
+
 def test_boxes_are_mirrored_with_their_pictures(bank: SceneBank, tmp_path: Path) -> None:
     """A mirrored bank whose steps are not mirrored has the losses of the bank whose steps are."""
     made = program(bank, tmp_path / "a")
     step = next(step for step in range(50) if made._flips(step) == [0, 1])
     height, width = bank.size_hw
     turned_things = tuple(
-        tuple(
-            replace(
-                thing,
-                box_xywh=(
-                    width - thing.box_xywh[0] - thing.box_xywh[2],
-                    height - thing.box_xywh[1] - thing.box_xywh[3],
-                    *thing.box_xywh[2:],
-                ),
-            )
-            for thing in of_scene
-        )
-        for of_scene in bank.things
+        tuple(turned_thing(thing, height, width) for thing in located_things(bank, row))
+        for row in range(len(bank))
     )
     turned = replace(
         bank, images=bank.images.flip((2, 3)), instances=bank.instances.flip((1, 2)), things=turned_things
@@ -88,6 +89,6 @@ def test_what_it_exports_loads(bank: SceneBank, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value"), [("batch_size", 0), ("region_weight", -1.0), ("region_scale", 0.0), ("seed", -1)]
 )
-def test_impossible_settings_are_refused(field: str, value: float) -> None:
+def test_impossible_settings_are_refused(field: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"program.{field}"):
         replace(CONFIG, **{field: value})
