@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -268,3 +270,40 @@ def test_what_cannot_be_asked_is_refused(
     assert code == 2
     assert message in out + err
     assert "hunter22" not in out + err
+
+
+@pytest.mark.ray
+def test_ray_asks_the_same_and_shows_no_key(
+    write_recipe: Write, ovsops: Call, boxes: dict[str, Any], tmp_path: Path
+) -> None:
+    with chat_server(answers) as chat:
+        ask = {"endpoint": endpoint(chat), "verify": True}
+        recipe = write_recipe(**boxes, ask=ask, ask_on={"actors": 1, "num_cpus": 0.5})
+        assert ovsops("run", recipe, "--engine", "inline")[0] == 0
+        inline, asked = tables(tmp_path / "out"), len(chat.bodies)
+        command = [
+            sys.executable,
+            "-m",
+            "jobs.cli",
+            "run",
+            str(recipe),
+            "--set",
+            f"output={tmp_path / 'ray'}",
+        ]
+        done = subprocess.run(
+            [*command, "--set", "ray.num_cpus=3"], capture_output=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr.decode()
+    assert len(chat.bodies) == 2 * asked
+    assert tables(tmp_path / "ray") == inline
+    written = [path.read_bytes() for path in (tmp_path / "ray").rglob("*") if path.is_file()]
+    assert not any(KEY.encode() in text for text in (*written, done.stdout, done.stderr))
+
+
+def tables(out: Path) -> dict[str, bytes]:
+    """What a run wrote for others to read."""
+    return {
+        f"{kind}/{path.name}": path.read_bytes()
+        for kind in ("images", "instances")
+        for path in (out / kind).iterdir()
+    }
