@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from ovsops.errors import ConfigError
 from ovsops.regions.reasons import CARRIED, LEFT_OUT
 from ovsops.text.names import nearest
+from pipelines.endpoint_config import BUDGET_CODE, RETRYABLE_CODES
 from pipelines.rows import SKIP_PREFIX
 
 REASONS_CARRIED = CARRIED
@@ -37,6 +38,14 @@ FAILURES = RETRYABLE | {
 """Every code that a failed image of the label job can have; those that are not retryable say that its bytes, or its
 place in the archive, are at fault, and the same bytes fail again."""
 
+UNANSWERED = RETRYABLE_CODES | {
+    "E_ENDPOINT_REPLY",
+    "E_ENDPOINT_DENIED",
+    "E_ENDPOINT_STATUS",
+    BUDGET_CODE,
+}
+"""Codes in the notes of images that are labelled, but some of whose questions got no answer."""
+
 
 def check_failure_codes(codes: Iterable[str]) -> None:
     """Raise `ConfigError` for what is no code of a failed image, with the nearest one."""
@@ -45,8 +54,9 @@ def check_failure_codes(codes: Iterable[str]) -> None:
             raise ConfigError(
                 f"--code {code}: these images were left out on purpose; the recipe decides about them"
             )
-        if code not in FAILURES:
+        if code not in FAILURES | UNANSWERED:
             raise ConfigError(
-                f"--code {code}: no image fails with this{nearest(code, sorted(FAILURES))}; `ovsops status OUT` shows"
-                f" the codes of an output, those that a retry can mend are {', '.join(sorted(RETRYABLE))}"
+                f"--code {code}: no image fails with this{nearest(code, sorted(FAILURES | UNANSWERED))}; "
+                "`ovsops status OUT` shows the codes of an output, those that a retry can mend are "
+                f"{', '.join(sorted(RETRYABLE))}"
             )

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipelines.label import LabelJob, Observer
 from pipelines.ledger import Commit, Ledger
@@ -95,8 +94,10 @@ def run_retry(
 ) -> dict[str, Any]:
     """Try failed rows again, all or those with one of `codes`; the summary, which is also written to OUT.
 
-    Skipped rows (`S_...`) are left out: a recipe decides about them. A killed retry leaves each shard as it was or
-    as it shall be. Raises OutputError as `run_label` does.
+    A code that stands in the notes of labelled rows (`E_ENDPOINT_TIMEOUT`) takes these, too, but only where it is
+    named: such a row is labelled anew and all its questions are asked again, which may cost money. Skipped rows
+    (`S_...`) are left out: a recipe decides about them. A killed retry leaves each shard as it was or as it shall be.
+    Raises OutputError as `run_label` does.
     """
     storage = open_storage(job.output, job.storage)
     with OutputLock(storage) as lock:
@@ -165,21 +166,29 @@ class _Retry:
         by_id = {shard.id: shard for shard in self.job.shards}
         by_slug = {shard.slug: shard for shard in self.job.shards}  # touched since, perhaps with equal bytes
         for commit in self.ledger.read_all():
-            chosen = [
+            failed = [
                 c for c in commit.codes if not c.startswith(SKIP_PREFIX) and (codes is None or c in codes)
             ]
-            if not chosen:
+            noted = [note for note in commit.notes if codes is not None and note in codes]
+            if not failed and not noted:
                 continue
             shard = by_id.get(commit.shard) or by_slug.get(commit.shard.rpartition("-")[0])
             if shard is None:
                 self._failed(commit, "E_SHARD_MISSING: it is no longer among the recipe's inputs")
                 continue
-            yield _Attempt(shard=shard, before=commit, wanted=self._rows_with(commit, chosen))
+            yield _Attempt(shard=shard, before=commit, wanted=self._rows_with(commit, failed, noted))
 
-    def _rows_with(self, commit: Commit, codes: Sequence[str]) -> frozenset[int]:
+    def _rows_with(self, commit: Commit, failed: Sequence[str], noted: Sequence[str]) -> frozenset[int]:
+        """Rows that failed with one of the codes, or whose notes count one (`E_ENDPOINT_TIMEOUT:3`)."""
         images = _published(self.storage, commit, "images")
-        matching = pc.is_in(images.column("error_code"), value_set=pa.array(codes, pa.string()))
-        return frozenset(images.filter(matching).column("index").to_pylist())
+        rows = zip(
+            *(images.column(name).to_pylist() for name in ("index", "error_code", "notes")), strict=True
+        )
+        return frozenset(
+            index
+            for index, code, notes in rows
+            if code in failed or any(note.partition(":")[0] in noted for note in notes or ())
+        )
 
     def _parts(self, attempts: Mapping[str, _Attempt]) -> Iterator[Mapping[str, Any]]:
         select = SelectStage({shard: attempt.wanted for shard, attempt in attempts.items()})

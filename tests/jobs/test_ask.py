@@ -236,6 +236,30 @@ def test_an_endpoint_that_is_gone_ends_the_run_and_the_next_start_goes_on(
     assert len(chat.bodies) < len(instances), "a committed shard is not asked about again"
 
 
+def test_retry_by_code_asks_what_got_no_answer_again(
+    write_recipe: Write, ovsops: Call, boxes: dict[str, Any], tmp_path: Path
+) -> None:
+    acts: list[Act] = [answers] * 4 + [sends(503)]
+
+    def now(handler: Handler) -> None:
+        act = acts.pop(0) if len(acts) > 1 else acts[0]
+        act(handler)
+
+    with chat_server(now) as chat:
+        recipe = write_recipe(**boxes, ask={"endpoint": endpoint(chat, max_attempts=1)})
+        assert ovsops("run", recipe, "--engine", "inline")[0] == 0
+        acts[:] = [answers]
+        before, asked = tables(tmp_path / "out"), len(chat.bodies)
+        assert ovsops("retry", tmp_path / "out", "--engine", "inline")[0] == 0
+        assert (tables(tmp_path / "out"), len(chat.bodies)) == (before, asked), "no image failed"
+        code, out, err = ovsops("retry", tmp_path / "out", "--engine", "inline", "--code", "E_ENDPOINT_BUSY")
+        assert code == 0, out + err
+    images, instances = (pd.read_parquet(tmp_path / "out" / kind) for kind in ("images", "instances"))
+    assert set(instances.caption_source) == {"vlm:tiny"}
+    assert not notes(images, "E_ENDPOINT_BUSY")
+    assert asked < len(chat.bodies) <= asked + len(instances)
+
+
 def test_too_many_questions_without_an_answer_are_over_the_limits(
     write_recipe: Write, ovsops: Call, boxes: dict[str, Any]
 ) -> None:
