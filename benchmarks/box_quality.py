@@ -33,6 +33,7 @@ from ovsops.annotators.fitting import (
     FittedExpert,
     Observed,
     default_presence,
+    detection_counts,
     fit_chances,
     fit_expert,
     judged_outcomes,
@@ -47,7 +48,8 @@ from ovsops.masks.boxes import boxes_xywh_to_xyxy
 from ovsops.masks.regions import Region, RegionConfig
 from ovsops.metrics.bootstrap import BootstrapConfig, Interval
 from ovsops.metrics.calibration import calibration_error, reliability_table
-from ovsops.metrics.detection import DetectionConfig, DetectionCounts, FoundObjects, TrueObjects
+from ovsops.metrics.detection import DetectionConfig, DetectionCounts
+from ovsops.metrics.objects import FoundObjects, true_objects
 from ovsops.miniature.scene import draw_scene
 from ovsops.miniature.splits import seeds_of
 from ovsops.regions.calibration import ScoreCalibrator
@@ -59,7 +61,6 @@ from ovsops.training.box_quality import (
     colour_noun_vocabulary,
     concept_counts,
     concept_intervals,
-    detection_counts,
     half_absent,
     with_interval,
 )
@@ -241,7 +242,7 @@ def recalibration_table(found: Study) -> list[Row]:
                 else f"{change:+.3f} ({low:+.3f} to {high:+.3f})",
             }
         )
-    agnostic = detection_counts(alone, found.truths(), is_class_agnostic=True)
+    agnostic = detection_counts(alone, found.truths(), config=DetectionConfig(is_class_agnostic=True))
     rows.append(
         {
             "scores": "detector alone, names not looked at",
@@ -416,11 +417,7 @@ def mask_table(found: Study) -> list[Row]:
             instances=InstancesConfig(),
         )
         regions = [c.region for c in cut.regions if c.box is not None]
-        truth = TrueObjects(
-            labels=scene.truth.labels.numpy(),
-            boxes_xyxy=scene.truth.boxes_xyxy.double().numpy(),
-            masks=scene.masks,
-        )
+        truth = true_objects(scene.truth, masks=scene.masks)
         objects = found_objects(regions, found.vocabulary)
         masks.append(DetectionCounts.of_image(number, objects, truth, config=DetectionConfig(kind="mask")))
         boxes.append(DetectionCounts.of_image(number, objects, truth))

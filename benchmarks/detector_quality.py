@@ -21,14 +21,14 @@ from pathlib import Path
 import torch
 
 from benchmarks.miniature_quality import Row, compare, interval, markdown
-from ovsops.metrics.detection import figure_intervals
+from ovsops.metrics.detection import DetectionCounts, figure_intervals
+from ovsops.metrics.objects import found_objects
 from ovsops.miniature.attributes import LANGUAGES
 from ovsops.miniature.scene import draw_scene
 from ovsops.miniature.splits import Split, seeds_of
 from ovsops.training.detector_quality import (
     KINDS,
     detect_nouns,
-    detection_counts,
     load_detector,
     true_nouns,
 )
@@ -69,9 +69,9 @@ def detector_table(source: str, bank: SceneBank) -> list[Row]:
     detector, true = load_detector(source), true_nouns(bank)
     rows = []
     for language in LANGUAGES:
-        found = detect_nouns(detector, bank, language)
+        found = [found_objects(each) for each in detect_nouns(detector, bank, language)]
         for kind, config in KINDS.items():
-            figures = figure_intervals(detection_counts(found, true, config=config))
+            figures = figure_intervals(DetectionCounts.of_images(found, true, config=config))
             rows.append(
                 {"boxes": f"{kind}, {language}"}
                 | {name: interval(figure) for name, figure in figures.items() if figure.num_defined}

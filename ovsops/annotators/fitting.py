@@ -24,7 +24,8 @@ from ovsops.annotators.judging import ExpertLook, JudgedBoxes, judge_boxes, pres
 from ovsops.backbones.detections import Detections
 from ovsops.errors import ConfigError
 from ovsops.masks.box_nms import box_iou
-from ovsops.metrics.detection import DetectionCounts, FoundObjects, TrueObjects
+from ovsops.metrics.detection import DetectionConfig, DetectionCounts
+from ovsops.metrics.objects import found_objects, true_objects
 from ovsops.regions.calibration import CalibrationConfig, ScoreCalibrator, fit_calibrator
 from ovsops.regions.presence import GateConfig, PresenceGate, fit_gate
 from ovsops.regions.tuning import (
@@ -174,28 +175,20 @@ def guarded(
 
 def ap50(observed: Sequence[Observed], config: ExpertConfig, *, competing: Int64[Tensor, " C"]) -> float:
     """COCO's AP50 of the judged boxes of all images; 0 where no class has a true box."""
-    counts = DetectionCounts.of_parts(
-        [
-            _counts_of(number, judge_boxes(each.look, each.found, config, competing=competing), each.truth)
-            for number, each in enumerate(observed)
-        ]
-    )
-    if not len(counts.images):
+    if not observed:
         raise ConfigError("there are no images to fit on")
+    judged = [judge_boxes(each.look, each.found, config, competing=competing) for each in observed]
+    counts = detection_counts(judged, [each.truth for each in observed])
     value = float(counts.average_precisions(np.ones((1, len(counts.images)), np.int64))[0, 1])
     return 0.0 if np.isnan(value) else value
 
 
-def _counts_of(number: int, judged: JudgedBoxes, truth: TrueBoxes) -> DetectionCounts:
-    return DetectionCounts.of_image(
-        number,
-        FoundObjects(
-            labels=judged.labels.numpy(),
-            scores=judged.scores.double().numpy(),
-            boxes_xyxy=judged.boxes_xyxy.double().numpy(),
-        ),
-        TrueObjects(labels=truth.labels.numpy(), boxes_xyxy=truth.boxes_xyxy.double().numpy()),
-    )
+def detection_counts(
+    judged: Sequence[JudgedBoxes], truths: Sequence[TrueBoxes], *, config: DetectionConfig | None = None
+) -> DetectionCounts:
+    """COCO's counts of the boxes of all images."""
+    found, true = [found_objects(each) for each in judged], [true_objects(each) for each in truths]
+    return DetectionCounts.of_images(found, true, config=config)
 
 
 def fitted_gate(

@@ -16,11 +16,11 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int8, Int64
 
 from ovsops.errors import ConfigError, ShapeError
-from ovsops.masks.rle import Rle
 from ovsops.metrics.average_precision import precision_at_hits
 from ovsops.metrics.bootstrap import BootstrapConfig, Interval, draw_times, percentile_interval
 from ovsops.metrics.counts import mean_of_defined
 from ovsops.metrics.matching import HIT, IGNORED, box_areas, box_ious, by_score, mask_areas, mask_ious, match
+from ovsops.metrics.objects import FoundObjects, TrueObjects
 
 OVERLAPS = np.linspace(0.5, 0.95, 10)
 AREA_RANGES = {
@@ -56,32 +56,6 @@ class DetectionConfig:
 
 LVIS_FIXED = DetectionConfig(max_per_image=None, max_per_class=10_000)
 """LVIS' fixed AP of boxes."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FoundObjects:
-    """What was found in an image."""
-
-    labels: Int64[np.ndarray, " N"]
-    scores: Float64[np.ndarray, " N"]
-    boxes_xyxy: Float64[np.ndarray, "N 4"]
-    masks: Sequence[Rle] | None = None
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TrueObjects:
-    """What is in an image, and for which classes that is known."""
-
-    labels: Int64[np.ndarray, " G"]
-    boxes_xyxy: Float64[np.ndarray, "G 4"]
-    masks: Sequence[Rle] | None = None
-    is_crowd: Bool[np.ndarray, " G"] | None = None
-    areas: Float64[np.ndarray, " G"] | None = None
-    """Pixels, to tell small from large; COCO gives the mask's for boxes, too. Of boxes or masks where None."""
-    verified_absent: Collection[int] | None = None
-    """Classes known to be absent: with it, classes neither true nor verified absent are not judged here (LVIS)."""
-    not_exhaustive: Collection[int] = ()
-    """Classes of which not all objects are marked: what matches nothing is ignored (LVIS)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +129,18 @@ class DetectionCounts:
             )
         whole = cls.of_parts(parts)
         return cls(**{**vars(whole), "images": np.array([image], np.int64)})
+
+    @classmethod
+    def of_images(
+        cls,
+        found: Sequence[FoundObjects],
+        true: Sequence[TrueObjects],
+        *,
+        config: DetectionConfig | None = None,
+    ) -> "DetectionCounts":
+        """The state of images, numbered in order."""
+        pairs = enumerate(zip(found, true, strict=True))
+        return cls.of_parts([cls.of_image(i, mine, truth, config=config) for i, (mine, truth) in pairs])
 
     @classmethod
     def of_parts(cls, parts: Sequence["DetectionCounts"]) -> "DetectionCounts":

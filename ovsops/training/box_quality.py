@@ -17,11 +17,8 @@ from ovsops.masks.rle import Rle, mask_to_rle
 from ovsops.metrics.bootstrap import BootstrapConfig, Interval, bootstrap
 from ovsops.metrics.concepts import ConceptCounts, cg_f1, il_mcc
 from ovsops.metrics.detection import (
-    DetectionConfig,
     DetectionCounts,
     DetectionFigures,
-    FoundObjects,
-    TrueObjects,
     ap_interval,
 )
 from ovsops.metrics.matching import box_ious
@@ -77,28 +74,6 @@ def box_scenes(scenes: Iterable[Scene], vocabulary: Vocabulary) -> Iterator[BoxS
             ),
             masks=tuple(masks),
         )
-
-
-def detection_counts(
-    judged: Sequence[JudgedBoxes], truths: Sequence[TrueBoxes], *, is_class_agnostic: bool = False
-) -> DetectionCounts:
-    """COCO's counts of the boxes of all images."""
-    config = DetectionConfig(is_class_agnostic=is_class_agnostic)
-    return DetectionCounts.of_parts(
-        [
-            DetectionCounts.of_image(
-                number,
-                FoundObjects(
-                    labels=found.labels.numpy(),
-                    scores=found.scores.double().numpy(),
-                    boxes_xyxy=found.boxes_xyxy.double().numpy(),
-                ),
-                TrueObjects(labels=truth.labels.numpy(), boxes_xyxy=truth.boxes_xyxy.double().numpy()),
-                config=config,
-            )
-            for number, (found, truth) in enumerate(zip(judged, truths, strict=True))
-        ]
-    )
 
 
 def with_interval(counts: DetectionCounts, config: BootstrapConfig) -> tuple[DetectionFigures, Interval]:

@@ -11,7 +11,8 @@ import torch
 from ovsops.backbones.checkpoint import Checkpoint, resolve
 from ovsops.backbones.detections import Detections
 from ovsops.backbones.mm_grounding_dino import DetectorConfig, LlmDet
-from ovsops.metrics.detection import DetectionConfig, DetectionCounts, FoundObjects, TrueObjects
+from ovsops.metrics.detection import DetectionConfig
+from ovsops.metrics.objects import TrueObjects
 from ovsops.miniature.attributes import NOUNS, Language
 from ovsops.text.label_names import LabelNames
 from ovsops.training.scenes import SceneBank, region_planes, tight_boxes
@@ -64,23 +65,3 @@ def true_nouns(bank: SceneBank) -> list[TrueObjects]:
             )
         )
     return scenes
-
-
-def detection_counts(
-    found: list[Detections], true: list[TrueObjects], *, config: DetectionConfig
-) -> DetectionCounts:
-    """Outcomes of all scenes."""
-    return DetectionCounts.of_parts(
-        [
-            DetectionCounts.of_image(image, _found_objects(detections), truth, config=config)
-            for image, (detections, truth) in enumerate(zip(found, true, strict=True))
-        ]
-    )
-
-
-def _found_objects(detections: Detections) -> FoundObjects:
-    return FoundObjects(
-        labels=detections.labels.numpy().astype(np.int64),
-        scores=detections.scores.numpy().astype(np.float64),
-        boxes_xyxy=detections.boxes_xyxy.numpy().astype(np.float64),
-    )

@@ -8,7 +8,7 @@ from jaxtyping import Int32
 
 from ovsops.errors import RowError
 from ovsops.masks.rle import rle_to_mask
-from ovsops.metrics.detection import TrueObjects
+from ovsops.metrics.objects import TrueObjects
 from pipelines.evaluation.classes import IGNORED, Classes
 from pipelines.evaluation.labelled import LabelledImage
 from pipelines.evaluation.truths import BAD_TRUTH, NO_TRUTH, TruthSource, of_size

@@ -27,11 +27,10 @@ from ovsops.metrics.detection import (
     LVIS_FIXED,
     DetectionConfig,
     DetectionCounts,
-    FoundObjects,
-    TrueObjects,
     outcomes_at_half,
 )
 from ovsops.metrics.matching import HIT, IGNORED, box_ious, mask_ious
+from ovsops.metrics.objects import FoundObjects, TrueObjects
 from pipelines.evaluation.blocks import Blocks
 from pipelines.evaluation.classes import Classes
 from pipelines.evaluation.labelled import LabelledImage, score_of

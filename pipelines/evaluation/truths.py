@@ -16,7 +16,7 @@ from jaxtyping import Int32
 from ovsops.errors import ConfigError, OvsopsError, RowError
 from ovsops.images.decode_config import DecodeConfig
 from ovsops.masks.boxes import boxes_xywh_to_xyxy
-from ovsops.metrics.detection import TrueObjects
+from ovsops.metrics.objects import TrueObjects
 from ovsops.metrics.segmentation import IGNORE
 from ovsops.miniature.attributes import CLASS_IDS, NOUN_WORDS
 from ovsops.miniature.truth import SceneTruth, read_truth

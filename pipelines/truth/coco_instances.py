@@ -17,7 +17,7 @@ from pycocotools import mask as coco_masks
 from ovsops.errors import ConfigError, RowError, ShapeError, StorageError, VocabularyError
 from ovsops.masks.boxes import boxes_xywh_to_xyxy
 from ovsops.masks.rle import Rle, merge_rles, rle_from_coco
-from ovsops.metrics.detection import TrueObjects
+from ovsops.metrics.objects import TrueObjects
 from ovsops.text.importers import vocabulary_from_coco, vocabulary_from_lvis
 from ovsops.text.vocabulary import Vocabulary
 from pipelines.keys import folder_key

@@ -17,12 +17,11 @@ from ovsops.metrics.detection import (
     LVIS_FIXED,
     DetectionConfig,
     DetectionCounts,
-    FoundObjects,
-    TrueObjects,
     ap_interval,
     figure_intervals,
 )
 from ovsops.metrics.matching import box_ious
+from ovsops.metrics.objects import FoundObjects, TrueObjects
 
 Image = tuple[FoundObjects, TrueObjects]
 

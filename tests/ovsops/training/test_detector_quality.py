@@ -4,8 +4,10 @@ import numpy as np
 import torch
 
 from ovsops.backbones.detections import Detections, no_detections
+from ovsops.metrics.detection import DetectionCounts, DetectionFigures
+from ovsops.metrics.objects import found_objects
 from ovsops.miniature.scene import draw_scene
-from ovsops.training.detector_quality import KINDS, detection_counts, noun_names, true_nouns
+from ovsops.training.detector_quality import KINDS, noun_names, true_nouns
 from ovsops.training.scenes import SceneBank
 
 
@@ -18,9 +20,12 @@ def test_true_boxes_are_those_of_the_scenes(bank: SceneBank) -> None:
     assert [names[label] for label in true_nouns(bank)[0].labels] == [thing.noun for thing in scene.things]
 
 
+def figures(found: list[Detections], bank: SceneBank, kind: str) -> DetectionFigures:
+    mine = [found_objects(each) for each in found]
+    return DetectionCounts.of_images(mine, true_nouns(bank), config=KINDS[kind]).compute()
+
+
 def test_names_count_unless_they_do_not(bank: SceneBank) -> None:
-    true = true_nouns(bank)
-    named, agnostic = KINDS["named"], KINDS["class-agnostic"]
     right, wrong = (
         [
             Detections(
@@ -28,12 +33,12 @@ def test_names_count_unless_they_do_not(bank: SceneBank) -> None:
                 scores=torch.linspace(0.9, 0.5, len(scene.labels)),
                 labels=(torch.from_numpy(scene.labels) + shift) % 12,
             )
-            for scene in true
+            for scene in true_nouns(bank)
         ]
         for shift in (0, 1)
     )
-    assert detection_counts(right, true, config=named).compute().ap == 1.0
-    assert detection_counts(wrong, true, config=named).compute().ap50 < 0.2
-    assert detection_counts(wrong, true, config=agnostic).compute().ap == 1.0
-    nothing = [no_detections() for _ in true]
-    assert detection_counts(nothing, true, config=named).compute().average_recall == 0.0
+    assert figures(right, bank, "named").ap == 1.0
+    assert figures(wrong, bank, "named").ap50 < 0.2
+    assert figures(wrong, bank, "class-agnostic").ap == 1.0
+    nothing = [no_detections() for _ in range(len(bank))]
+    assert figures(nothing, bank, "named").average_recall == 0.0

@@ -11,6 +11,8 @@ import torch
 from ovsops.backbones.detections import Detections
 from ovsops.backbones.mm_grounding_dino import LlmDet
 from ovsops.backbones.shipped import miniature_checkpoint
+from ovsops.metrics.detection import DetectionCounts, DetectionFigures
+from ovsops.metrics.objects import found_objects
 from ovsops.miniature.attributes import COLOURS, LANGUAGES, NOUNS, STUFF, Language
 from ovsops.miniature.scene import draw_scene
 from ovsops.miniature.splits import seeds_of
@@ -18,7 +20,6 @@ from ovsops.text.label_names import LabelNames
 from ovsops.training.detector_quality import (
     KINDS,
     detect_nouns,
-    detection_counts,
     load_detector,
     true_nouns,
 )
@@ -42,6 +43,11 @@ def found(detector: LlmDet, scenes: SceneBank) -> dict[Language, list[Detections
     return {language: detect_nouns(detector, scenes, language) for language in LANGUAGES}
 
 
+def figures(found: list[Detections], scenes: SceneBank, kind: str) -> DetectionFigures:
+    mine = [found_objects(each) for each in found]
+    return DetectionCounts.of_images(mine, true_nouns(scenes), config=KINDS[kind]).compute()
+
+
 def test_the_file_is_small() -> None:
     assert (miniature_checkpoint("llmdet") / "model.safetensors").stat().st_size < 4.5e6
 
@@ -50,18 +56,17 @@ def test_the_file_is_small() -> None:
 def test_nouns_are_found_and_named(
     found: dict[Language, list[Detections]], scenes: SceneBank, language: Language
 ) -> None:
-    true = true_nouns(scenes)
-    named = detection_counts(found[language], true, config=KINDS["named"]).compute()
+    named = figures(found[language], scenes, "named")
     assert named.ap50 >= 0.86
     assert named.ap >= 0.62
     assert named.average_recall >= 0.69
-    assert detection_counts(found[language], true, config=KINDS["class-agnostic"]).compute().ap50 >= 0.88
+    assert figures(found[language], scenes, "class-agnostic").ap50 >= 0.88
 
 
 def test_labels_hang_on_the_names(found: dict[Language, list[Detections]], scenes: SceneBank) -> None:
     """The same boxes under names that moved on by one are wrong."""
     moved = [replace(each, labels=(each.labels + 1) % len(NOUNS)) for each in found["en"]]
-    assert detection_counts(moved, true_nouns(scenes), config=KINDS["named"]).compute().ap50 < 0.1
+    assert figures(moved, scenes, "named").ap50 < 0.1
 
 
 def test_what_is_not_there_is_not_found(

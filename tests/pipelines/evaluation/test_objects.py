@@ -14,7 +14,7 @@ from ovsops.errors import ConfigError, OutputError, ShapeError
 from ovsops.masks.rle import Rle, mask_to_rle, rle_area
 from ovsops.metrics.bootstrap import BootstrapConfig, bootstrap, draw_times
 from ovsops.metrics.concepts import cg_f1
-from ovsops.metrics.detection import TrueObjects
+from ovsops.metrics.objects import TrueObjects
 from pipelines.evaluation.blocks import Blocks
 from pipelines.evaluation.classes import Classes, TruthClass
 from pipelines.evaluation.labelled import LabelledImage, paint
