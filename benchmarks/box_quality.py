@@ -48,7 +48,7 @@ from ovsops.masks.boxes import boxes_xywh_to_xyxy
 from ovsops.masks.regions import Region, RegionConfig
 from ovsops.metrics.bootstrap import BootstrapConfig, Interval
 from ovsops.metrics.calibration import calibration_error, reliability_table
-from ovsops.metrics.detection import DetectionConfig, DetectionCounts
+from ovsops.metrics.detection import DetectionConfig, DetectionCounts, ap_interval
 from ovsops.metrics.objects import FoundObjects, true_objects
 from ovsops.miniature.scene import draw_scene
 from ovsops.miniature.splits import seeds_of
@@ -62,7 +62,6 @@ from ovsops.training.box_quality import (
     concept_counts,
     concept_intervals,
     half_absent,
-    with_interval,
 )
 from ovsops.training.shipping import world_vocabulary
 
@@ -230,8 +229,8 @@ def recalibration_table(found: Study) -> list[Row]:
     before = detection_counts(alone, found.truths())
     for name, judged in systems.items():
         counts = detection_counts(judged, found.truths())
-        _, interval = with_interval(counts, DRAWS)
-        change, low, high = ap50_difference(counts, before, DRAWS)
+        interval = ap_interval(counts, config=DRAWS)
+        change = ap50_difference(counts, before, DRAWS)
         rows.append(
             {
                 "scores": name,
@@ -239,15 +238,17 @@ def recalibration_table(found: Study) -> list[Row]:
                 "AP50": shown(interval, 1),
                 "change of AP50": ""
                 if name == "detector alone"
-                else f"{change:+.3f} ({low:+.3f} to {high:+.3f})",
+                else f"{change.value:+.3f} ({change.low:+.3f} to {change.high:+.3f})",
             }
         )
-    agnostic = detection_counts(alone, found.truths(), config=DetectionConfig(is_class_agnostic=True))
+    agnostic = ap_interval(
+        detection_counts(alone, found.truths(), config=DetectionConfig(is_class_agnostic=True)), config=DRAWS
+    )
     rows.append(
         {
             "scores": "detector alone, names not looked at",
-            "AP": shown(with_interval(agnostic, DRAWS)[1], 0),
-            "AP50": shown(with_interval(agnostic, DRAWS)[1], 1),
+            "AP": shown(agnostic, 0),
+            "AP50": shown(agnostic, 1),
             "change of AP50": "",
         }
     )
@@ -421,9 +422,9 @@ def mask_table(found: Study) -> list[Row]:
         objects = found_objects(regions, found.vocabulary)
         masks.append(DetectionCounts.of_image(number, objects, truth, config=DetectionConfig(kind="mask")))
         boxes.append(DetectionCounts.of_image(number, objects, truth))
-    raw = with_interval(detection_counts(judged, found.truths()), DRAWS)[1]
-    tight = with_interval(DetectionCounts.of_parts(boxes), DRAWS)[1]
-    drawn = with_interval(DetectionCounts.of_parts(masks), DRAWS)[1]
+    raw = ap_interval(detection_counts(judged, found.truths()), config=DRAWS)
+    tight = ap_interval(DetectionCounts.of_parts(boxes), config=DRAWS)
+    drawn = ap_interval(DetectionCounts.of_parts(masks), config=DRAWS)
     return [
         {"objects": name, "AP": shown(each, 0), "AP50": shown(each, 1), "AP75": shown(each, 2)}
         for name, each in (

@@ -14,13 +14,9 @@ from ovsops.annotators.fitting import TrueBoxes
 from ovsops.annotators.judging import JudgedBoxes
 from ovsops.masks.boxes import boxes_xywh_to_xyxy
 from ovsops.masks.rle import Rle, mask_to_rle
-from ovsops.metrics.bootstrap import BootstrapConfig, Interval, bootstrap
+from ovsops.metrics.bootstrap import BootstrapConfig, Interval, bootstrap, draw_times, percentile_interval
 from ovsops.metrics.concepts import ConceptCounts, cg_f1, il_mcc
-from ovsops.metrics.detection import (
-    DetectionCounts,
-    DetectionFigures,
-    ap_interval,
-)
+from ovsops.metrics.detection import DetectionCounts
 from ovsops.metrics.matching import box_ious
 from ovsops.miniature.attributes import COLOURS, NOUNS
 from ovsops.miniature.scene import Scene
@@ -76,23 +72,14 @@ def box_scenes(scenes: Iterable[Scene], vocabulary: Vocabulary) -> Iterator[BoxS
         )
 
 
-def with_interval(counts: DetectionCounts, config: BootstrapConfig) -> tuple[DetectionFigures, Interval]:
-    """Figures, and intervals of AP, AP50 and AP75."""
-    return counts.compute(), ap_interval(counts, config=config)
-
-
-def ap50_difference(
-    one: DetectionCounts, other: DetectionCounts, config: BootstrapConfig
-) -> tuple[float, float, float]:
-    """AP50 of `one` less that of `other` on the same images drawn again and again: value, low, high."""
-    num_images = len(one.images)
-    generator = np.random.default_rng(config.seed)
-    draws = generator.multinomial(num_images, np.full(num_images, 1 / num_images), size=config.num_resamples)
-    every = np.concatenate([np.ones((1, num_images), np.int64), draws])
-    differences = one.average_precisions(every)[:, 1] - other.average_precisions(every)[:, 1]
-    tail = (1 - config.confidence) / 2
-    low, high = np.nanquantile(differences[1:], [tail, 1 - tail])
-    return float(differences[0]), float(low), float(high)
+def ap50_difference(one: DetectionCounts, other: DetectionCounts, config: BootstrapConfig) -> Interval:
+    """Interval of AP50 of `one` less that of `other`, the same images drawn for both."""
+    times = draw_times(len(one.images), config)
+    whole = np.ones((1, len(one.images)), np.int64)
+    value, drawn = (
+        one.average_precisions(t)[:, 1] - other.average_precisions(t)[:, 1] for t in (whole, times)
+    )
+    return percentile_interval(np.asarray(value[0]), drawn, config)
 
 
 def concept_counts(
