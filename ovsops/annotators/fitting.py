@@ -31,10 +31,11 @@ from ovsops.regions.presence import GateConfig, PresenceGate, fit_gate
 from ovsops.regions.tuning import (
     NO_TRUTH,
     GuardConfig,
+    KnownRegions,
     Tuned,
     TuningGrid,
-    TuningSplit,
     Verdict,
+    check_classifier,
     judge,
 )
 
@@ -80,10 +81,8 @@ class FittedExpert:
 
     config: ExpertConfig
     tuned: Tuned
-    """Its precisions are AP50 of boxes with names."""
     verdict: Verdict | None
-    """Of the guard, on other images than those of the tuning, its precisions AP50 too; None where the detector alone
-    was best."""
+    """Of the guard, on other images than those of the tuning; None where the detector alone was best."""
 
 
 def observe(
@@ -157,20 +156,11 @@ def guarded(
 ) -> Verdict:
     """Whether the expert may speak: it names regions better than chance, and AP50 does not fall."""
     assert config.recalibration is not None, "there is a recalibration to judge"
-    split = tuning_split(observed, competing, fit.match_iou)
-    verdict = judge(split, config.recalibration, guard=replace(fit.guard, max_loss=1.0))
+    known = known_regions(observed, competing, fit.match_iou)
+    check = check_classifier(known, config.recalibration, guard=fit.guard)
     before = ap50(observed, replace(config, recalibration=None), competing=competing)
     after = ap50(observed, config, competing=competing)
-    is_worse = not after > before - fit.guard.max_loss
-    falls = f"AP50 would fall from {before:.3f} to {after:.3f}"
-    reason = verdict.reason if verdict.is_refused else falls if is_worse else ""
-    return replace(
-        verdict,
-        is_refused=verdict.is_refused or is_worse,
-        reason=reason or f"AP50 goes from {before:.3f} to {after:.3f}",
-        detector_precision=before,
-        recalibrated_precision=after,
-    )
+    return judge(check, before=before, after=after, guard=fit.guard)
 
 
 def ap50(observed: Sequence[Observed], config: ExpertConfig, *, competing: Int64[Tensor, " C"]) -> float:
@@ -273,16 +263,14 @@ def hits(judged: JudgedBoxes, truth: TrueBoxes, *, iou: float) -> Bool[np.ndarra
     return found
 
 
-def tuning_split(
+def known_regions(
     observed: Sequence[Observed], groups: Int64[Tensor, " C"] | None, match_iou: float
-) -> TuningSplit:
+) -> KnownRegions:
     """Boxes of all images with the name of the true box that they overlap most."""
     if not observed:
         raise ConfigError("there are no images to fit on")
-    return TuningSplit(
+    return KnownRegions(
         similarity=torch.cat([each.look.similarity for each in observed]),
-        detector_labels=torch.cat([each.found.labels for each in observed]),
-        detector_scores=torch.cat([each.found.scores for each in observed]),
         true_labels=torch.cat([_true_labels(each, match_iou) for each in observed]),
         groups=groups,
     )

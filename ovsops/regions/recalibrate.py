@@ -9,7 +9,7 @@ multiplies it with the detector's confidence, both under a root. With D the dete
 
 Names compete that share a group: the same noun under other attributes. A detector is often the better expert of nouns
 and blind to colours, so a softmax over all names gives away what it knows. Temperature and exponents are not published:
-choose them on a tuning split (`ovsops.regions.tuning`), which also says when to leave the detector alone.
+choose them by AP50 on images of known boxes (`ovsops fit`), which also says when to leave the detector alone.
 
 Roots lift scores (0.25 ** 0.5 = 0.5), and a softmax over many synonyms is small: set thresholds after fusion.
 """

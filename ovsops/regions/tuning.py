@@ -1,49 +1,35 @@
 """Whether to recalibrate a detector at all, and with which exponents. Axes: N boxes, C names.
 
 A region classifier that does not know the names of a vocabulary ruins a detector that does. So it is measured first, on
-boxes of known name: `judge` refuses where the classifier is no better than chance or where names get worse
-than the detector's own. `tune` picks mode, exponents and scale on such a split, with "leave the detector alone" among
-the candidates. Report figures on other images than those: the best of many settings is lucky on its own split.
+boxes of known name: `check_classifier` refuses where it is no better than chance, `judge` also where the boxes
+get worse than the detector's own. `ovsops.annotators.fitting` tries the settings of a `TuningGrid`, with "leave the
+detector alone" among them. Report figures on other images than those: the best of many settings is lucky on its own
+split.
 """
 
 from dataclasses import dataclass
 from itertools import product
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from ovsops.errors import ConfigError, ShapeError
-from ovsops.regions.recalibrate import Mode, Recalibrated, RecalibrationConfig, recalibrate
+from ovsops.errors import ConfigError
+from ovsops.regions.recalibrate import Mode, RecalibrationConfig
 
 NO_TRUTH = -1
 """True name of a box that lies on nothing: whatever it is called is wrong."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TuningSplit:
-    """Boxes of a detector with their true names."""
+class KnownRegions:
+    """What the region classifier sees of boxes whose true names are known."""
 
     similarity: Float[Tensor, "N C"]
-    detector_labels: Int64[Tensor, " N"]
-    detector_scores: Float[Tensor, " N"]
     true_labels: Int64[Tensor, " N"]
     """Place of the true name, or -1 for a box that lies on nothing."""
     groups: Int64[Tensor, " C"] | None = None
     """Names that compete; see `recalibrate`."""
-    scores_by_name: Float[Tensor, "N C"] | None = None
-
-    def recalibrated(self, config: RecalibrationConfig) -> Recalibrated:
-        """What `config` makes of these boxes."""
-        return recalibrate(
-            self.similarity,
-            self.detector_labels,
-            self.detector_scores,
-            config=config,
-            groups=self.groups,
-            scores_by_name=self.scores_by_name,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +41,24 @@ class GuardConfig:
     z: float = 1.96
     """Width of the one-sided bound on the classifier's accuracy, in standard errors."""
     max_loss: float = 0.01
-    """By how much the average precision of names may fall."""
+    """By how much AP50 of boxes with names may fall."""
 
     def __post_init__(self) -> None:
         if self.min_regions < 1 or not self.z >= 0 or not self.max_loss >= 0:
             raise ConfigError(f"{self}: min_regions is at least 1, z and max_loss are not negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierCheck:
+    """How well the region classifier alone names boxes, and whether that is enough for it to speak."""
+
+    fault: str
+    """Why it may not speak, in words for the report; empty where it may."""
+    num_regions: int
+    chance: float
+    """Accuracy of guessing among the names that the classifier chooses from."""
+    accuracy: float
+    """On boxes with a true name; ties are wrong. nan without such boxes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +74,7 @@ class Verdict:
     classifier_accuracy: float
     """Of the region classifier alone on boxes with a true name; ties are wrong. nan without such boxes."""
     detector_precision: float
-    """Average precision of names, detector alone."""
+    """AP50 of boxes with names, detector alone."""
     recalibrated_precision: float
 
 
@@ -113,88 +112,63 @@ class Tuned:
 
     config: RecalibrationConfig | None
     precision: float
+    """AP50 of boxes with names."""
     detector_precision: float
+    """Of the detector alone."""
     tried: tuple[tuple[RecalibrationConfig, float], ...]
-    """Every setting with its average precision of names, for the report."""
+    """Every setting with its AP50, for the report."""
 
 
-def name_precision(
-    labels: Int64[Tensor, " N"], scores: Float[Tensor, " N"], true_labels: Int64[Tensor, " N"]
-) -> float:
-    """Average precision of names: over boxes by falling score, the mean precision at each rightly named one.
-
-    The mean runs over all boxes that have a true name, so one that is named wrong costs its place; of equal scores the
-    wrong ones come first. Does not measure boxes that were not found or found twice (`metrics.detection` does).
-    """
-    num_true = int((true_labels != NO_TRUTH).sum())
-    if num_true == 0:
-        raise ShapeError("no box of the split has a true name: match boxes with the truth first")
-    is_right = ((labels == true_labels) & (true_labels != NO_TRUTH)).cpu().numpy()
-    order = np.lexsort((is_right, -scores.double().cpu().numpy()))
-    right = is_right[order]
-    return float((right.cumsum() / np.arange(1, len(right) + 1))[right].sum() / num_true)
-
-
-def judge(split: TuningSplit, config: RecalibrationConfig, *, guard: GuardConfig | None = None) -> Verdict:
-    """Measure the region classifier on boxes of known name, and say whether it may speak."""
+def check_classifier(
+    known: KnownRegions, config: RecalibrationConfig, *, guard: GuardConfig | None = None
+) -> ClassifierCheck:
+    """Measure the region classifier on boxes of known name: is it better than guessing?"""
     guard = guard or GuardConfig()
-    has_truth = split.true_labels != NO_TRUTH
-    num_regions = int(has_truth.sum())
-    is_right, chance = _classified(split, config)
+    num_regions = int((known.true_labels != NO_TRUTH).sum())
+    is_right, chance = _classified(known, config)
     accuracy = float(is_right.double().mean()) if num_regions else float("nan")
-    if num_regions:
-        recalibrated = split.recalibrated(config)
-        before = name_precision(split.detector_labels, split.detector_scores, split.true_labels)
-        after = name_precision(recalibrated.labels, recalibrated.scores, split.true_labels)
-    else:
-        before = after = float("nan")
     bound = _lower_bound(accuracy, num_regions, guard.z)
     if num_regions < guard.min_regions:
-        reason = f"{num_regions} regions of known name, {guard.min_regions} are needed"
+        fault = f"{num_regions} regions of known name, {guard.min_regions} are needed"
     elif chance == 1:
-        reason = "no name has a rival, so there is nothing to choose from"
+        fault = "no name has a rival, so there is nothing to choose from"
     elif not bound > chance:
-        reason = (
+        fault = (
             f"the region classifier names {accuracy:.3f} right (at least {bound:.3f}), chance is {chance:.3f}"
         )
-    elif after < before - guard.max_loss:
-        reason = f"average precision of names would fall from {before:.3f} to {after:.3f}"
     else:
-        reason = ""
+        fault = ""
+    return ClassifierCheck(fault=fault, num_regions=num_regions, chance=chance, accuracy=accuracy)
+
+
+def judge(
+    check: ClassifierCheck, *, before: float, after: float, guard: GuardConfig | None = None
+) -> Verdict:
+    """Whether the classifier may speak: it knows the names, and AP50 does not fall from `before` to `after`."""
+    guard = guard or GuardConfig()
+    falls = "" if after > before - guard.max_loss else f"AP50 would fall from {before:.3f} to {after:.3f}"
+    fault = check.fault or falls
     return Verdict(
-        is_refused=bool(reason),
-        reason=reason or f"average precision of names goes from {before:.3f} to {after:.3f}",
-        num_regions=num_regions,
-        chance=chance,
-        classifier_accuracy=accuracy,
+        is_refused=bool(fault),
+        reason=fault or f"AP50 goes from {before:.3f} to {after:.3f}",
+        num_regions=check.num_regions,
+        chance=check.chance,
+        classifier_accuracy=check.accuracy,
         detector_precision=before,
         recalibrated_precision=after,
     )
 
 
-def tune(split: TuningSplit, *, grid: TuningGrid | None = None) -> Tuned:
-    """The setting of highest average precision of names; of equal ones the first, the detector alone before all."""
-    before = name_precision(split.detector_labels, split.detector_scores, split.true_labels)
-    tried: list[tuple[RecalibrationConfig, float]] = []
-    for config in (grid or TuningGrid()).configs(has_groups=split.groups is not None):
-        found = split.recalibrated(config)
-        tried.append((config, name_precision(found.labels, found.scores, split.true_labels)))
-    best, precision = max(tried, key=lambda pair: pair[1], default=(None, before))
-    if not precision > before:
-        best, precision = None, before
-    return Tuned(config=best, precision=precision, detector_precision=before, tried=tuple(tried))
-
-
-def _classified(split: TuningSplit, config: RecalibrationConfig) -> tuple[Bool[Tensor, " R"], float]:
+def _classified(known: KnownRegions, config: RecalibrationConfig) -> tuple[Bool[Tensor, " R"], float]:
     """Whether the classifier alone names each box of known name right, and the chance to do so by guessing.
 
     In competing mode it chooses among the names that compete with the true one: what it is asked in earnest.
     """
-    has_truth = split.true_labels != NO_TRUTH
-    similarity, truth = split.similarity[has_truth], split.true_labels[has_truth]
+    has_truth = known.true_labels != NO_TRUTH
+    similarity, truth = known.similarity[has_truth], known.true_labels[has_truth]
     rivals = torch.ones_like(similarity, dtype=torch.bool)
-    if config.mode == "competing" and split.groups is not None:
-        rivals = split.groups[truth][:, None] == split.groups[None]
+    if config.mode == "competing" and known.groups is not None:
+        rivals = known.groups[truth][:, None] == known.groups[None]
     own = similarity.gather(1, truth[:, None])
     num_as_good = ((similarity >= own) & rivals).sum(dim=1)
     chance = float((1 / rivals.sum(dim=1).double()).mean()) if len(truth) else float("nan")

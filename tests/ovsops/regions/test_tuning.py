@@ -1,127 +1,107 @@
-"""The guard and the choice of exponents: a classifier that knows, one at chance, one that harms."""
+"""The guard: a classifier that knows, one at chance, one that harms."""
 
 import math
 
 import pytest
 import torch
 
-from ovsops.errors import ConfigError, ShapeError
+from ovsops.errors import ConfigError
 from ovsops.regions.recalibrate import RecalibrationConfig, competing_groups
-from ovsops.regions.tuning import GuardConfig, TuningGrid, TuningSplit, judge, name_precision, tune
+from ovsops.regions.tuning import (
+    ClassifierCheck,
+    GuardConfig,
+    KnownRegions,
+    TuningGrid,
+    check_classifier,
+    judge,
+)
 
 GROUPS = competing_groups(["ball", "ball", "ball", "box", "box", "box"])
 """Two nouns in three colours."""
 
 
-def split_of(*, knows: str, num: int = 240, seed: int = 0) -> TuningSplit:
-    """A detector that is right about nouns and blind to colours, and a region classifier that knows `knows`."""
+def regions_of(*, knows: str, num: int = 240, seed: int = 0) -> KnownRegions:
+    """Two nouns in three colours, and a region classifier that knows `knows`."""
     generator = torch.Generator().manual_seed(seed)
     truth = torch.randint(0, 6, (num,), generator=generator)
     noise = torch.rand(num, 6, generator=generator) * 0.4
-    colours, nouns = torch.arange(6) % 3, GROUPS
+    colours = torch.arange(6) % 3
     right = torch.zeros(num, 6, dtype=torch.bool)
     if "colours" in knows:
         right |= colours[truth][:, None] == colours[None]
     if "everything" in knows:
         right |= truth[:, None] == torch.arange(6)
-    return TuningSplit(
+    return KnownRegions(
         similarity=noise + 0.5 * right,
-        detector_labels=nouns[truth] * 3 + torch.randint(0, 3, (num,), generator=generator),
-        detector_scores=torch.rand(num, generator=generator),
         true_labels=truth,
         groups=GROUPS,
     )
 
 
-def test_name_precision_by_hand() -> None:
-    """By score: right, wrong, right, nothing there; three have a name: (1 + 2/3) / 3."""
-    precision = name_precision(
-        torch.tensor([0, 1, 2, 0]), torch.tensor([0.9, 0.8, 0.7, 0.6]), torch.tensor([0, 0, 2, -1])
-    )
-    assert precision == pytest.approx((1 + 2 / 3) / 3)
-
-
-def test_equal_scores_put_the_wrong_ones_first() -> None:
-    labels, truth = torch.tensor([0, 1]), torch.tensor([0, 0])
-    assert name_precision(labels, torch.tensor([0.5, 0.5]), truth) == pytest.approx(0.25)
-
-
-def test_competing_wins_where_the_classifier_knows_colours_and_the_detector_nouns() -> None:
-    split = split_of(knows="colours")
-    tuned = tune(split)
-    assert tuned.config is not None
-    assert tuned.config.mode == "competing"
-    assert tuned.precision > 2 * tuned.detector_precision
-    by_mode = {
-        mode: max(figure for config, figure in tuned.tried if config.mode == mode)
-        for mode in ("keep", "global", "competing")
-    }
-    assert by_mode["competing"] > by_mode["global"] + 0.2
-
-
 def test_a_classifier_that_knows_is_let_through() -> None:
-    verdict = judge(split_of(knows="everything"), RecalibrationConfig(mode="global"))
-    assert not verdict.is_refused
-    assert (verdict.classifier_accuracy, verdict.chance) == (1.0, pytest.approx(1 / 6))
-    assert verdict.recalibrated_precision > verdict.detector_precision
+    check = check_classifier(regions_of(knows="everything"), RecalibrationConfig(mode="global"))
+    assert (check.fault, check.accuracy, check.chance) == ("", 1.0, pytest.approx(1 / 6))
 
 
 def test_in_competing_mode_the_classifier_is_asked_for_colours_only() -> None:
-    split = split_of(knows="colours")
-    asked = judge(split, RecalibrationConfig(mode="competing"))
-    assert (asked.classifier_accuracy, asked.chance) == (1.0, pytest.approx(1 / 3))
-    assert not asked.is_refused
+    check = check_classifier(regions_of(knows="colours"), RecalibrationConfig(mode="competing"))
+    assert (check.fault, check.accuracy, check.chance) == ("", 1.0, pytest.approx(1 / 3))
 
 
 def test_a_classifier_at_chance_is_refused() -> None:
-    verdict = judge(split_of(knows="nothing"), RecalibrationConfig(mode="global"))
-    assert verdict.is_refused
-    assert "chance is 0.167" in verdict.reason
+    check = check_classifier(regions_of(knows="nothing"), RecalibrationConfig(mode="global"))
+    assert "chance is 0.167" in check.fault
 
 
 def test_a_constant_classifier_is_refused() -> None:
-    split = split_of(knows="everything")
-    constant = TuningSplit(**{**vars(split), "similarity": torch.full((240, 6), 0.2)})
-    verdict = judge(constant, RecalibrationConfig(mode="global"))
-    assert verdict.is_refused
-    assert verdict.classifier_accuracy == 0
-
-
-def test_a_classifier_that_would_harm_a_good_detector_is_refused() -> None:
-    split = split_of(knows="colours")
-    perfect = TuningSplit(**{**vars(split), "detector_labels": split.true_labels})
-    verdict = judge(perfect, RecalibrationConfig(mode="global", alpha=0.1, beta=0.9))
-    assert verdict.is_refused
-    assert "average precision of names would fall from 1.000" in verdict.reason
-    assert tune(perfect, grid=TuningGrid(modes=("global",), detector_shares=(0.1,))).config is None
+    known = regions_of(knows="everything")
+    constant = KnownRegions(**{**vars(known), "similarity": torch.full((240, 6), 0.2)})
+    check = check_classifier(constant, RecalibrationConfig(mode="global"))
+    assert check.fault
+    assert check.accuracy == 0
 
 
 def test_names_without_rivals_are_left_alone() -> None:
-    alone = TuningSplit(**{**vars(split_of(knows="everything")), "groups": torch.arange(6)})
-    verdict = judge(alone, RecalibrationConfig(mode="competing"))
-    assert verdict.is_refused
-    assert verdict.reason == "no name has a rival, so there is nothing to choose from"
+    alone = KnownRegions(**{**vars(regions_of(knows="everything")), "groups": torch.arange(6)})
+    check = check_classifier(alone, RecalibrationConfig(mode="competing"))
+    assert check.fault == "no name has a rival, so there is nothing to choose from"
 
 
 def test_too_few_regions_prove_nothing() -> None:
-    verdict = judge(split_of(knows="everything", num=20), RecalibrationConfig())
-    assert verdict.is_refused
-    assert verdict.reason == "20 regions of known name, 50 are needed"
+    check = check_classifier(regions_of(knows="everything", num=20), RecalibrationConfig())
+    assert check.fault == "20 regions of known name, 50 are needed"
 
 
-def test_a_split_without_truth() -> None:
-    split = split_of(knows="everything", num=3)
-    empty = TuningSplit(**{**vars(split), "true_labels": torch.full((3,), -1)})
-    verdict = judge(empty, RecalibrationConfig())
-    assert verdict.is_refused
-    assert math.isnan(verdict.classifier_accuracy)
-    with pytest.raises(ShapeError, match="no box of the split has a true name"):
-        tune(empty)
+def test_regions_without_truth() -> None:
+    known = regions_of(knows="everything", num=3)
+    empty = KnownRegions(**{**vars(known), "true_labels": torch.full((3,), -1)})
+    check = check_classifier(empty, RecalibrationConfig())
+    assert check.fault == "0 regions of known name, 50 are needed"
+    assert math.isnan(check.accuracy)
 
 
-def test_without_groups_competing_is_not_tried() -> None:
-    split = TuningSplit(**{**vars(split_of(knows="everything")), "groups": None})
-    assert {config.mode for config, _ in tune(split).tried} == {"keep", "global"}
+@pytest.mark.parametrize(
+    ("fault", "after", "refused", "reason"),
+    [
+        ("", 0.85, False, "AP50 goes from 0.800 to 0.850"),
+        ("", 0.795, False, "AP50 goes from 0.800 to 0.795"),
+        ("", 0.7, True, "AP50 would fall from 0.800 to 0.700"),
+        ("it guesses", 0.85, True, "it guesses"),
+        ("it guesses", 0.7, True, "it guesses"),
+    ],
+)
+def test_a_classifier_that_guesses_or_that_harms_is_refused(
+    fault: str, after: float, refused: bool, reason: str
+) -> None:
+    check = ClassifierCheck(fault=fault, num_regions=100, chance=0.2, accuracy=0.9)
+    verdict = judge(check, before=0.8, after=after, guard=GuardConfig(max_loss=0.01))
+    assert (verdict.is_refused, verdict.reason) == (refused, reason)
+    assert (verdict.detector_precision, verdict.recalibrated_precision) == (0.8, after)
+
+
+def test_a_grid_without_groups_has_no_competing_settings() -> None:
+    modes = {config.mode for config in TuningGrid().configs(has_groups=False)}
+    assert modes == {"keep", "global"}
 
 
 def test_grids_and_guards_that_mean_nothing() -> None:
