@@ -41,6 +41,8 @@ DECODED_FIELDS = [
     pa.field("height", pa.int32()),
     pa.field("exif_orientation", pa.int8()),
     pa.field("num_frames", pa.int32()),
+    pa.field("hash_difference", pa.uint64()),
+    pa.field("hash_frequency", pa.uint64()),
 ]
 
 TIMING_FIELDS = [

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _METADATA = {"ovsops.schema_version": str(SCHEMA_VERSION)}
 
@@ -44,6 +44,8 @@ IMAGES = pa.schema(
         pa.field("height", pa.int32()),
         pa.field("exif_orientation", pa.int8()),
         pa.field("num_frames", pa.int32()),
+        pa.field("hash_difference", pa.uint64()),
+        pa.field("hash_frequency", pa.uint64()),
         pa.field("license", pa.string()),
         pa.field("source_url", pa.string()),
         pa.field("caption_short", pa.string()),
@@ -61,7 +63,8 @@ IMAGES = pa.schema(
     metadata=_METADATA,
 )
 """One row per image of a shard, whatever became of it. `width` and `height` are EXIF-applied pixels.
-`shard` is the shard's path below its input folder, `index` its place in the shard. `status` is labelled,
+`hash_difference` and `hash_frequency` are perceptual hashes of the decoded picture (`ovsops.images.phash`), null for one
+without structure. `shard` is the shard's path below its input folder, `index` its place in the shard. `status` is labelled,
 skipped or failed. `presence`, `verified_absent` (looked for, not there) and `exhaustive` (classes all of whose objects
 are believed found) are empty where no presence gate has looked."""
 

@@ -20,6 +20,7 @@ from ovsops.annotators.annotation import Annotation
 from ovsops.errors import ConfigError, ImageDecodeError, RowError
 from ovsops.images.decode import DecodeConfig, DecodedImage
 from ovsops.images.decode_pool import DecodePool
+from ovsops.images.phash import PictureHash, picture_hash
 from pipelines.maps import pack_class_map, pack_labels
 from pipelines.records import RegionClass, box_record, presence_record
 from pipelines.rows import ANNOTATED_ROW, ANNOTATED_WITH_IMAGE, PRESENCE_FIELDS
@@ -79,6 +80,7 @@ class _Row:
     size_hw: tuple[int | None, int | None] = (None, None)
     exif_orientation: int | None = None
     num_frames: int | None = None
+    hashes: PictureHash | None = None
     notes: tuple[str, ...] = ()
     error: RowError | None = None
     error_stage: str = ""
@@ -185,6 +187,7 @@ class AnnotateStage(Stage):
                 decoded.notes,
             )
             row.pixels = decoded.pixels
+            row.hashes = picture_hash(decoded.pixels)  # while the pixels are here: copies are found without them
             if min(height, width) < self.batch.skip_under_side:
                 message = f"{width}x{height} px is under skip_under_side={self.batch.skip_under_side}"
                 row.error, row.error_stage, row.pixels = RowError("S_SMALL", message), "decode", None
@@ -241,6 +244,8 @@ class AnnotateStage(Stage):
             "height": [r.size_hw[0] for r in rows],
             "exif_orientation": [r.exif_orientation for r in rows],
             "num_frames": [r.num_frames for r in rows],
+            "hash_difference": [r.hashes.difference if r.hashes else None for r in rows],
+            "hash_frequency": [r.hashes.frequency if r.hashes else None for r in rows],
             "decode_seconds": [r.decode_seconds for r in rows],
             "segment_seconds": [r.segment_seconds for r in rows],
             "segment_started": [r.started for r in rows],
