@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, Self, TypeVar, overload
 
 from ovsops.errors import OutputError
 from pipelines.parts import PARTS, SealedShard, SealedTable, parts_folder
@@ -29,8 +29,8 @@ _COMMIT = re.compile(r"^commits/(?P<shard>[^/]+?)(?:\.retry-(?P<retry>\d+))?\.js
 
 
 @dataclass(frozen=True, kw_only=True)
-class Commit:
-    """The record that makes a shard done."""
+class ShardRecord:
+    """What the record of every job says."""
 
     shard: str
     name: str
@@ -41,6 +41,38 @@ class Commit:
     recipe_hash: str
     retry: int
     read: int
+    sha256: str
+    tables: Mapping[str, Mapping[str, Any]]
+    replaces: Sequence[str] = ()
+    """Earlier versions of the shard's path that these tables take the place of."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        """Where the record lies."""
+        return f"commits/{self.shard}{f'.retry-{self.retry}' if self.retry else ''}.json"
+
+    def to_bytes(self) -> bytes:
+        """JSON, keys sorted."""
+        return (json.dumps(vars(self), indent=1, sort_keys=True, default=dict) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Inverse of `to_bytes`."""
+        return cls(**json.loads(data))
+
+    def check_invariant(self) -> None:
+        """Everything read became something, or an internal error."""
+        raise NotImplementedError
+
+
+Record = TypeVar("Record", bound=ShardRecord)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commit(ShardRecord):
+    """The record that makes a shard of the label job done."""
+
     labelled: int
     skipped: int
     failed: int
@@ -52,11 +84,6 @@ class Commit:
     damage_code: str
     damage: str
     ignored: Mapping[str, int]
-    sha256: str
-    tables: Mapping[str, Mapping[str, Any]]
-    replaces: Sequence[str] = ()
-    """Earlier versions of the shard's path that these tables take the place of."""
-    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -99,20 +126,6 @@ class Commit:
             seconds=dict(seconds),
         )
 
-    @property
-    def path(self) -> str:
-        """Where the record lies."""
-        return f"commits/{self.shard}{f'.retry-{self.retry}' if self.retry else ''}.json"
-
-    def to_bytes(self) -> bytes:
-        """JSON, keys sorted."""
-        return (json.dumps(vars(self), indent=1, sort_keys=True, default=dict) + "\n").encode()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> "Commit":
-        """Inverse of `to_bytes`."""
-        return cls(**json.loads(data))
-
     def check_invariant(self) -> None:
         """Members read = labelled + skipped + failed, or an internal error."""
         total = self.labelled + self.skipped + self.failed
@@ -124,11 +137,24 @@ class Commit:
             )
 
 
-class Ledger:
-    """Commits of one output folder."""
+class Ledger(Generic[Record]):
+    """Commits of one output folder: of the label job, or records of another kind with tables in other folders."""
 
-    def __init__(self, storage: Storage) -> None:
+    @overload
+    def __init__(self: "Ledger[Commit]", storage: Storage) -> None: ...
+
+    @overload
+    def __init__(
+        self: "Ledger[Record]", storage: Storage, record: type[Record], kinds: Sequence[str]
+    ) -> None: ...
+
+    def __init__(
+        self, storage: Storage, record: type[Any] = Commit, kinds: Sequence[str] = ("images", "instances")
+    ) -> None:
         self.storage = storage
+        self.record: type[Record] = record
+        self.kinds = tuple(kinds)
+        """Folders that hold one table of every committed shard."""
 
     def committed(self) -> dict[str, int]:
         """Retry number by shard id: one listing, no record is opened."""
@@ -139,12 +165,12 @@ class Ledger:
                 latest[shard] = max(latest.get(shard, 0), retry)
         return latest
 
-    def read(self, shard: str, retry: int) -> Commit:
+    def read(self, shard: str, retry: int) -> Record:
         """One record."""
         suffix = f".retry-{retry}" if retry else ""
-        return Commit.from_bytes(self.storage.read(f"commits/{shard}{suffix}.json"))
+        return self.record.from_bytes(self.storage.read(f"commits/{shard}{suffix}.json"))
 
-    def read_all(self) -> list[Commit]:
+    def read_all(self) -> list[Record]:
         """The current record of every shard, sorted by name."""
         with ThreadPoolExecutor(16) as pool:
             commits = list(pool.map(lambda item: self.read(*item), self.committed().items()))
@@ -168,12 +194,12 @@ class Ledger:
             replaces[shard.id] = tuple(earlier)
         return Pending(shards=tuple(todo), replaces=replaces)
 
-    def commit(self, commit: Commit) -> bool:
+    def commit(self, commit: Record) -> bool:
         """Make a sealed shard done. False: somebody else was first, and nothing was touched."""
         commit.check_invariant()
         return self.storage.create(commit.path, commit.to_bytes())
 
-    def publish(self, commit: Commit) -> None:
+    def publish(self, commit: Record) -> None:
         """Put the committed tables under their final names and drop the parts. Safe to repeat."""
         for table in commit.tables.values():
             sealed = SealedTable(**table)
@@ -200,28 +226,30 @@ class Ledger:
 
     def _check_tables(self, committed: Iterable[str]) -> None:
         """Raise OutputError when tables of a committed shard are gone: it would pass for done for ever."""
-        there = {info.path for kind in ("images", "instances") for info in self.storage.list(kind)}
+        there = {info.path for kind in self.kinds for info in self.storage.list(kind)}
         versions = Counter(shard.rpartition("-")[0] for shard in committed)
         gone = [
             f"commits/{shard}*.json"
             for shard in committed
-            if not {f"images/{shard}.parquet", f"instances/{shard}.parquet"} <= there
+            if not self._tables_of(shard) <= there
             and versions[shard.rpartition("-")[0]] == 1  # one that another replaces may be half moved away
         ]
         if gone:
             raise OutputError(
                 f"{self.storage.url}: tables of {len(gone)} committed shards are gone; delete their records and run "
-                f"again, they are labelled anew: {', '.join(gone[:5])}"
+                f"again, they are made anew: {', '.join(gone[:5])}"
             )
 
     def _supersede(self, shard: str) -> None:
         records = [f"commits/{shard}.json"]
         while self.storage.exists(retried := f"commits/{shard}.retry-{len(records)}.json"):
             records.append(retried)
-        tables = [f"images/{shard}.parquet", f"instances/{shard}.parquet"]
-        for path in [*tables, *reversed(records)]:
+        for path in [*sorted(self._tables_of(shard)), *reversed(records)]:
             if self.storage.exists(path):
                 self.storage.move(path, f"_superseded/{path}")
+
+    def _tables_of(self, shard: str) -> set[str]:
+        return {f"{kind}/{shard}.parquet" for kind in self.kinds}
 
     def _drop_parts(self, shard: str) -> None:
         for info in self.storage.list(parts_folder(shard)):
@@ -229,7 +257,7 @@ class Ledger:
         self.storage.prune(parts_folder(shard))
 
 
-def _has_bytes_of(shard: Shard, commit: Commit, options: StorageOptions) -> bool:
+def _has_bytes_of(shard: Shard, commit: ShardRecord, options: StorageOptions) -> bool:
     """Whether a shard that looks new (another time stamp) holds the very bytes that were labelled."""
     if shard.kind != "tar" or shard.size != commit.size or not commit.sha256:
         return False

@@ -116,6 +116,9 @@ class Engine(Protocol):
     ) -> Iterator[pa.Table]:
         """Tables that the last step yields, as they come."""
 
+    def units(self, tasks: Sequence[pa.Table], step: Step) -> Iterator[pa.Table]:
+        """Tables that the step yields for small tables that say what is to be done, in any order."""
+
     def submit(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[[], Any | None]:
         """Start a small job; the returned poll gives None until it is done, then the result."""
 
@@ -174,6 +177,11 @@ class RayEngine:
         dataset = shard_dataset(shards, reader, self.options, num_cpus=self.config.read_cpus)
         for step in steps:
             dataset = _map(dataset, step)
+        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+
+    def units(self, tasks: Sequence[pa.Table], step: Step) -> Iterator[pa.Table]:
+        """Tables that the step yields, a block a task, in any order."""
+        dataset = _map(ray.data.from_arrow(list(tasks)), step)
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
     def submit(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[[], Any | None]:
@@ -255,6 +263,13 @@ class InlineEngine:
         for shard in shards:
             for table in read_shard(shard, reader, self.options):
                 yield from chain(stages, table)
+
+    def units(self, tasks: Sequence[pa.Table], step: Step) -> Iterator[pa.Table]:
+        """Tables that the step yields, in the order of the tasks."""
+        for stage in step.stages:
+            stage.setup()
+        for task in tasks:
+            yield from chain(step.stages, task)
 
     def submit(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[[], Any | None]:
         """Run it now."""

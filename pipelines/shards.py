@@ -52,7 +52,8 @@ class Shard:
     """Bytes."""
     tag: str
     """Changes when the content does. For a folder, a hash over its members' paths, sizes and tags."""
-    kind: Literal["tar", "folder"]
+    kind: Literal["tar", "folder", "labels"]
+    """`labels`: the committed tables of a shard that was labelled, for the jobs that come after."""
     members: tuple[str, ...] = ()
     """Files of a folder shard, sorted by key; a sample's files are never in two shards."""
     ignored: tuple[tuple[str, int], ...] = ()
