@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.rows import Closing
+from pipelines.spans import Span, add_spans
 
 
 @dataclass
@@ -14,6 +15,7 @@ class ShardCoverage:
     parts: list[Mapping[str, Any]] = field(default_factory=list)
     closing: Closing | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    spans: dict[str, list[Span]] = field(default_factory=dict)
 
     def add(self, part: Mapping[str, Any]) -> None:
         """Take note of a row of `PART_ROW`."""
@@ -22,6 +24,7 @@ class ShardCoverage:
             self.closing = Closing.from_json(part["closing"])
         for name in ("decode_seconds", "segment_seconds"):
             self.seconds[name] = self.seconds.get(name, 0.0) + part[name]
+        add_spans(self.spans, part.get("spans"))
 
     def tiling(self) -> list[Mapping[str, Any]] | None:
         """Parts that cover rows 0..n (the closing row is n) once, or None while some are missing.

@@ -267,7 +267,7 @@ class _Driver:
 
     def _commit(self, sealed: SealedShard) -> None:
         self.lock.check()
-        seconds = self.coverage.pop(sealed.shard).seconds
+        coverage = self.coverage.pop(sealed.shard)
         self.settled.add(sealed.shard)
         recipe_hash = str(self.job.manifest.get("recipe_hash", ""))
         commit = Commit.of(
@@ -276,7 +276,8 @@ class _Driver:
             run=self.name,
             recipe_hash=recipe_hash,
             replaces=self.pending.replaces[sealed.shard],
-            seconds=seconds,
+            seconds=coverage.seconds,
+            spans=coverage.spans,
         )
         if not self.ledger.commit(commit):
             self.stats.lost_commits += 1

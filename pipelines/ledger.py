@@ -23,6 +23,7 @@ from ovsops.errors import OutputError
 from pipelines.parts import PARTS, SealedShard, SealedTable, parts_folder
 from pipelines.rows import Closing
 from pipelines.shards import Shard
+from pipelines.spans import Spans, joined
 from pipelines.storage import Storage, StorageOptions, open_storage, split_url
 
 _COMMIT = re.compile(r"^commits/(?P<shard>[^/]+?)(?:\.retry-(?P<retry>\d+))?\.json$")
@@ -46,6 +47,8 @@ class ShardRecord:
     replaces: Sequence[str] = ()
     """Earlier versions of the shard's path that these tables take the place of."""
     seconds: Mapping[str, float] = field(default_factory=dict)
+    spans: Spans = field(default_factory=dict)
+    """When each stage worked on it; records of earlier versions have none."""
 
     @property
     def path(self) -> str:
@@ -96,6 +99,7 @@ class Commit(ShardRecord):
         retry: int = 0,
         replaces: Sequence[str] = (),
         seconds: Mapping[str, float],
+        spans: Spans | None = None,
     ) -> "Commit":
         """The record of a sealed shard."""
         closing: Closing = sealed.closing
@@ -124,6 +128,7 @@ class Commit(ShardRecord):
             tables={"images": vars(sealed.images), "instances": vars(sealed.instances)},
             replaces=list(replaces),
             seconds=dict(seconds),
+            spans={stage: joined(some) for stage, some in (spans or {}).items()},
         )
 
     def check_invariant(self) -> None:

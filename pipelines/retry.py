@@ -22,6 +22,7 @@ from pipelines.rows import SKIP_PREFIX, Closing
 from pipelines.runner import Engine, Step
 from pipelines.schemas import REGION
 from pipelines.shards import Shard
+from pipelines.spans import Span, add_spans
 from pipelines.stage import Stage
 from pipelines.storage import Storage, open_storage
 from pipelines.summary import summarise, write_summary
@@ -63,6 +64,7 @@ class _Attempt:
     arrived: set[int] = field(default_factory=set)
     closing: Closing | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    spans: dict[str, list[Span]] = field(default_factory=dict)
 
     def add(self, part: Mapping[str, Any]) -> None:
         """Take note of a row of `PART_ROW`."""
@@ -74,6 +76,7 @@ class _Attempt:
         self.arrived.update(range(part["first"], end))
         for name in ("decode_seconds", "segment_seconds"):
             self.seconds[name] = self.seconds.get(name, 0.0) + part[name]
+        add_spans(self.spans, part.get("spans"))
 
     def why_not(self, closing: Closing) -> str:
         """Why what was read cannot be used, or nothing."""
@@ -247,6 +250,7 @@ class _Retry:
             retry=before.retry + 1,
             replaces=before.replaces,
             seconds=attempt.seconds,
+            spans=attempt.spans,
         )
         if not self.ledger.commit(commit):
             self.stats.lost_commits += 1

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 import pyarrow as pa
 
 from pipelines.schemas import IMAGES, REGION
+from pipelines.spans import timing_fields
 
 SOURCE_ROW = pa.schema(
     [
@@ -45,12 +46,7 @@ DECODED_FIELDS = [
     pa.field("hash_frequency", pa.uint64()),
 ]
 
-TIMING_FIELDS = [
-    pa.field("decode_seconds", pa.float32()),
-    pa.field("segment_seconds", pa.float32()),
-    pa.field("segment_started", pa.float64()),
-    pa.field("segment_ended", pa.float64()),
-]
+TIMING_FIELDS = [pa.field("decode_seconds", pa.float32()), *timing_fields("segment")]
 """`segment_seconds` is the image's share of its batch; started and ended are Unix seconds of the batch."""
 
 PRESENCE_FIELDS = [
@@ -81,6 +77,7 @@ ENCODED_ROW = pa.schema(
         *DECODED_FIELDS,
         *TIMING_FIELDS,
         *PRESENCE_FIELDS,
+        *timing_fields("encode"),
         pa.field("regions", pa.list_(REGION)),
     ]
 )
@@ -91,9 +88,9 @@ IMAGE_FIELD = SOURCE_ROW.field("image")
 ANNOTATED_WITH_IMAGE = ANNOTATED_ROW.append(IMAGE_FIELD)
 ENCODED_WITH_IMAGE = ENCODED_ROW.append(IMAGE_FIELD)
 
-ASKED_ROW = ENCODED_ROW.append(pa.field("asked", pa.string()))
+ASKED_ROW = pa.schema([*ENCODED_ROW, *timing_fields("ask"), pa.field("asked", pa.string())])
 """After the endpoint: `asked` is JSON of `EndpointCounts` in the first row of each round of questions, else null; it
-goes into `PART_ROW`, not into the part file."""
+goes into `PART_ROW`, not into the part file, as the times of asking do."""
 
 PART_ROW = pa.schema(
     [
@@ -109,10 +106,11 @@ PART_ROW = pa.schema(
         pa.field("segment_started", pa.float64()),
         pa.field("segment_ended", pa.float64()),
         pa.field("asked", pa.string()),
+        pa.field("spans", pa.string()),
     ]
 )
 """One part file: rows `first` to `end` (half-open) of a shard. All that reaches the driver. `asked` is JSON of
-`EndpointCounts`, null where nobody was asked."""
+`EndpointCounts`, null where nobody was asked; `spans` JSON of when each stage worked on it (`pipelines.spans`)."""
 
 SKIP_PREFIX = "S_"
 """Codes of rows that are left out on purpose (`S_SMALL`); every other code is a failure."""

@@ -36,6 +36,7 @@ from pipelines.endpoint_config import BUDGET_CODE, EndpointCounts, EndpointError
 from pipelines.records import decision_of
 from pipelines.region_picture import region_picture
 from pipelines.rows import ASKED_ROW, IMAGE_FIELD
+from pipelines.spans import Stopwatch
 from pipelines.stage import Stage
 
 _ROUND_QUESTIONS = 8
@@ -103,6 +104,7 @@ class AskStage(Stage):
 
     def process(self, batch: pa.Table) -> Iterator[pa.Table]:
         """One table of `ASKED_ROW`."""
+        watch = Stopwatch()
         regions: list[list[Record] | None] = batch.column("regions").to_pylist()
         notes: list[list[str]] = batch.column("notes").to_pylist()
         asked: list[str | None] = [None] * batch.num_rows
@@ -122,6 +124,7 @@ class AskStage(Stage):
             name: batch.column(name) for name in ASKED_ROW.names if name in batch.column_names
         }
         columns |= {"regions": regions, "notes": notes, "asked": asked}
+        columns |= watch.columns(self.name, batch.num_rows)
         yield pa.table({name: columns[name] for name in ASKED_ROW.names}, schema=ASKED_ROW)
 
     def _rounds(self, images: Sequence[_Image], data: Any) -> Iterator[_Round]:

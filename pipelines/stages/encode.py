@@ -9,6 +9,7 @@ from ovsops.masks.regions import Region, RegionConfig, find_regions
 from pipelines.maps import unpack_class_map, unpack_labels
 from pipelines.records import RegionClass, decision_of, segmentation_record
 from pipelines.rows import ENCODED_ROW, ENCODED_WITH_IMAGE, IMAGE_FIELD
+from pipelines.spans import Stopwatch
 from pipelines.stage import Stage
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class EncodeStage(Stage):
 
     def process(self, batch: pa.Table) -> Iterator[pa.Table]:
         """One table, maps and boxes replaced by regions; images go on where they came."""
+        watch = Stopwatch()
         schema = ENCODED_WITH_IMAGE if IMAGE_FIELD.name in batch.column_names else ENCODED_ROW
         self.by_id = {c.id: c for c in self.classes}
         notes = batch.column("notes").to_pylist()
@@ -49,10 +51,12 @@ class EncodeStage(Stage):
             found, dropped = self._regions(row, size_hw)
             notes[i] += [f"{reason}:{count}" for reason, count in sorted(dropped.items())]
             regions.append(found)
-        kept = batch.select([n for n in schema.names if n != "regions"])
+        kept = batch.select([n for n in schema.names if n in batch.column_names])
         place = kept.schema.get_field_index("notes")
         kept = kept.set_column(place, "notes", pa.array(notes, schema.field("notes").type))
         kept = kept.append_column("regions", pa.array(regions, schema.field("regions").type))
+        for name, values in watch.columns(self.name, batch.num_rows).items():
+            kept = kept.append_column(name, values)
         yield kept.select(schema.names).cast(schema)
 
     def _regions(

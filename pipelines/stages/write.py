@@ -9,7 +9,8 @@ import pyarrow.compute as pc
 
 from pipelines.endpoint_config import EndpointCounts
 from pipelines.parts import part_path, table_to_parquet
-from pipelines.rows import PART_ROW
+from pipelines.rows import ENCODED_ROW, PART_ROW
+from pipelines.spans import STAGES, span_of, spans_to_json, stopped
 from pipelines.stage import Stage
 from pipelines.storage import StorageOptions, open_storage
 
@@ -42,9 +43,11 @@ class WriteStage(Stage):
         asked = None
         if "asked" in rows.column_names:
             asked = EndpointCounts.sum_of(rows.column("asked").drop_null().to_pylist()).to_json()
-            rows = rows.drop_columns(["asked"])
-        data = table_to_parquet(rows)
-        self.storage.put(path, data)
+        spans = {stage: span for stage in STAGES if (span := span_of(rows, stage))}
+        rows = rows.select([name for name in rows.column_names if name in ENCODED_ROW.names])
+        with stopped(spans, self.name, rows.column("closing").null_count):
+            data = table_to_parquet(rows)
+            self.storage.put(path, data)
         return {
             "shard": shard,
             "first": first,
@@ -58,6 +61,7 @@ class WriteStage(Stage):
             "segment_started": pc.min(rows.column("segment_started")).as_py(),
             "segment_ended": pc.max(rows.column("segment_ended")).as_py(),
             "asked": asked,
+            "spans": spans_to_json(spans),
         }
 
 

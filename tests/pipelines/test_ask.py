@@ -110,7 +110,12 @@ def test_images_travel_only_where_somebody_is_asked() -> None:
     assert "image" in models_stage(job(asking)).schema.names
     _, encode, ask = job(asking).steps("run")
     assert [stage.name for stage in (*encode.stages, *ask.stages)] == ["encode", "ask", "write"]
-    assert set(ASKED_ROW.names) - set(ENCODED_ROW.names) == {"asked"}
+    assert set(ASKED_ROW.names) - set(ENCODED_ROW.names) == {
+        "asked",
+        "ask_seconds",
+        "ask_started",
+        "ask_ended",
+    }
 
 
 def test_threads_share_one_purse() -> None:
