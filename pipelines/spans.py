@@ -1,6 +1,7 @@
 """When a stage worked on which rows: small enough for commit records, never in the tables that are compared.
 
-A span is `[started, ended, busy, images]`: Unix seconds, seconds that the stage itself worked (added over workers), rows.
+A span is `[started, ended, busy, images]`: Unix seconds, seconds that the stage itself worked (added over workers),
+and rows.
 """
 
 import json

@@ -81,7 +81,8 @@ class TarReader:
 
     `wants(name, size)` decides whether a member's bytes are kept; other members are read past in bounded
     memory. Damage never raises: it ends the iteration. Errors of the stream itself (`StorageError`) pass
-    through.
+    through. `seeks` jumps over them where the file can, for who wants a few members: `end` then has no hash of
+    the file, and a member that is cut off may pass for one that was jumped over.
     """
 
     def __init__(
@@ -89,9 +90,11 @@ class TarReader:
         stream: BinaryIO,
         config: TarConfig | None = None,
         wants: Callable[[bytes, int], bool] = lambda name, size: True,
+        *,
+        seeks: bool = False,
     ) -> None:
         self._config = config or TarConfig()
-        self._stream = TarStream(stream, max_ratio=self._config.max_decompression_ratio)
+        self._stream = TarStream(stream, max_ratio=self._config.max_decompression_ratio, seeks=seeks)
         self._wants = wants
         self._ignored: Counter[str] = Counter()
         self._num_members = 0

@@ -1,6 +1,7 @@
 """The bytes of an archive in order: counted, hashed, and unpacked when they are gzip."""
 
 import hashlib
+import io
 import zlib
 from typing import BinaryIO
 
@@ -29,8 +30,9 @@ class TarStream:
     name.
     """
 
-    def __init__(self, stream: BinaryIO, *, max_ratio: float) -> None:
+    def __init__(self, stream: BinaryIO, *, max_ratio: float, seeks: bool = False) -> None:
         self._raw, self._max_ratio = stream, max_ratio
+        self._seeks = seeks and stream.seekable()
         self._hash = hashlib.sha256()
         self.num_bytes = 0
         """Bytes read of the file, packed."""
@@ -58,8 +60,14 @@ class TarStream:
         return data
 
     def skip(self, size: int) -> int:
-        """Read past up to `size` bytes; how many there were."""
+        """Read past up to `size` bytes; how many there were. Where it seeks, the end of the file is not seen here."""
         missing = size
+        if self._seeks and self._head is not None and self._gzip is None and missing > len(self._head):
+            missing -= len(self._head)
+            self._head = b""
+            self._raw.seek(missing, io.SEEK_CUR)
+            self.position += size
+            return size
         while missing and (piece := self.read(min(missing, 2**20))):
             missing -= len(piece)
         return size - missing

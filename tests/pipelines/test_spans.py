@@ -1,5 +1,6 @@
 """When stages worked: what commit records keep of it."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def test_joined_spans_keep_sums_and_ends() -> None:
     assert sum(span[2] for span in found) == pytest.approx(25.0)
     assert sum(span[3] for span in found) == 200
     assert (found[0][0], found[-1][1]) == (0.0, 99.5)
-    assert all(a[0] <= b[0] for a, b in zip(found, found[1:], strict=False))
+    assert all(a[0] <= b[0] for a, b in itertools.pairwise(found))
 
 
 def test_a_shard_of_many_parts_keeps_little() -> None:
