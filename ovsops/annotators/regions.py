@@ -12,10 +12,13 @@ import numpy as np
 from jaxtyping import UInt16
 
 from ovsops.backbones.detections import Detections
+from ovsops.errors import ShapeError
 from ovsops.masks.class_map import BACKGROUND, ClassMap
-from ovsops.masks.regions import Region, RegionClass, RegionConfig, find_regions
-from ovsops.masks.rle import Rle, rle_to_mask
-from ovsops.regions.agreement import AgreementConfig, region_agreements
+from ovsops.masks.regions import Region, RegionClass, RegionConfig, count_things, find_regions
+from ovsops.masks.rle import Rle
+from ovsops.masks.run_overlaps import runs_of_rles
+from ovsops.masks.runs import run_pixels
+from ovsops.regions.agreement import AgreementConfig, with_agreement
 from ovsops.regions.box_masks import (
     BoxMasks,
     ClassMapMaskConfig,
@@ -23,7 +26,7 @@ from ovsops.regions.box_masks import (
     masks_from_class_map,
 )
 from ovsops.regions.instances import Instance, InstanceConfig, build_instances
-from ovsops.regions.reasons import NO_BOX, SEGMENTERS_DISAGREE
+from ovsops.regions.reasons import NO_BOX
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +78,8 @@ def cut_regions(
 ) -> CutRegions:
     """Everything of an image that becomes a row. Without `boxes`, the regions of the map.
 
-    With boxes, things are their instances: masks from the boxes' finder (`box_masks`), from the map, or the box
-    itself; stuff comes from the map. `other` is a second segmenter's map of the same classes.
+    With boxes, things are their instances: masks from the boxes' finder (`box_masks`, all or none), from the map, or
+    the box itself; stuff comes from the map. `other` is a second segmenter's map of the same classes.
     """
     second = None if other is None else ClassMap(labels=other, scores=np.zeros(size_hw, np.float32))
     dropped: Counter[str] = Counter()
@@ -97,10 +100,10 @@ def cut_regions(
     if class_map is not None:
         of_map = find_regions(class_map, classes, regions)
         dropped += Counter(of_map.dropped)
-        cut += [
-            CutRegion(region=region, agreement_other=says)
-            for region, says in _compared(of_map.regions, second, classes, agreement, boxes is not None)
-        ]
+        left = of_map.regions if boxes is None else _passed_over(of_map.regions, classes)
+        if second is not None:
+            left = with_agreement(left, second, classes, agreement)
+        cut += [CutRegion(region=region, agreement_other=region.agreement) for region in left]
     return CutRegions(regions=tuple(cut), dropped=dict(+dropped))
 
 
@@ -112,9 +115,15 @@ def _masks(
     size_hw: tuple[int, int],
     config: InstancesConfig,
 ) -> BoxMasks:
-    if own and all(mask is not None for mask in own):
-        nothing = np.full(len(own), np.nan)
-        return BoxMasks(size_hw=size_hw, rles=tuple(own), scores=nothing, reasons=((),) * len(own))
+    drawn = [mask for mask in own if mask is not None]
+    if drawn:
+        if len(drawn) != len(boxes):
+            raise ShapeError(
+                f"{len(drawn)} of {len(boxes)} boxes have a mask of their own: who draws masks draws one for every"
+                " box, and leaves out boxes for which there is none"
+            )
+        nothing = np.full(len(drawn), np.nan)
+        return BoxMasks(size_hw=size_hw, rles=tuple(drawn), scores=nothing, reasons=((),) * len(drawn))
     if class_map is not None:
         return masks_from_class_map(boxes, class_map, classes, config.masks)
     return masks_from_boxes(boxes, size_hw)
@@ -129,36 +138,19 @@ def _left_over(
 ) -> tuple[ClassMap, int]:
     """The map without what instances cover, and without things where those are dropped; how many those were."""
     labels = class_map.labels.copy()
-    for instance in instances:
-        labels[rle_to_mask(instance.rle)] = BACKGROUND
+    columns, rows = np.divmod(run_pixels(runs_of_rles([each.rle for each in instances])), len(labels))
+    labels[rows, columns] = BACKGROUND
     if config.things_without_box == "keep":
         return replace(class_map, labels=labels), 0
     is_thing = np.array([False, *(c.kind == "thing" for c in classes)])[labels]
-    things = replace(class_map, labels=np.where(is_thing, labels, BACKGROUND).astype(np.uint16))
-    num_things = len(find_regions(things, classes, regions).regions)
+    num_things = count_things(np.where(is_thing, labels, BACKGROUND).astype(np.uint16), regions)
     return replace(class_map, labels=np.where(is_thing, BACKGROUND, labels).astype(np.uint16)), num_things
 
 
-def _compared(
-    found: Sequence[Region],
-    second: ClassMap | None,
-    classes: Sequence[RegionClass],
-    config: AgreementConfig | None,
-    is_left_over: bool,
-) -> list[tuple[Region, float | None]]:
-    """Regions of the map with a second segmenter's agreement, and `R_NO_BOX` for things that a detector passed over."""
+def _passed_over(found: Sequence[Region], classes: Sequence[RegionClass]) -> Sequence[Region]:
+    """Regions of the map with `R_NO_BOX` for things: a detector passed them over."""
     kinds = {c.id: c.kind for c in classes}
-    if is_left_over:
-        found = [
-            replace(r, reasons=tuple(sorted({*r.reasons, NO_BOX}))) if kinds[r.category_id] == "thing" else r
-            for r in found
-        ]
-    if second is None:
-        return [(region, None) for region in found]
-    config = config or AgreementConfig()
-    pairs: list[tuple[Region, float | None]] = []
-    for region, says in zip(found, region_agreements(found, second, classes, config), strict=True):
-        agreement = says.iou if config.measure == "iou" else says.share
-        codes = {SEGMENTERS_DISAGREE} if agreement < config.min_agreement else set()
-        pairs.append((replace(region, reasons=tuple(sorted({*region.reasons, *codes}))), agreement))
-    return pairs
+    return [
+        replace(r, reasons=tuple(sorted({*r.reasons, NO_BOX}))) if kinds[r.category_id] == "thing" else r
+        for r in found
+    ]

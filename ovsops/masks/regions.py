@@ -126,8 +126,7 @@ def find_regions(class_map: ClassMap, classes: Sequence[RegionClass], config: Re
     owners = _owners(part_classes, classes)
     areas = np.bincount(owners, weights=part_areas).astype(np.int64)
     areas[0] = 0
-    least = max(config.min_region_pixels, math.ceil(config.min_region_share * labels.size))
-    is_kept = areas >= least
+    is_kept = areas >= _least_area(labels.size, config)
     num_small = int((~is_kept[1:]).sum())
     has_islands = np.zeros(len(areas), np.bool_)
     if config.islands == "join" and num_small:
@@ -163,6 +162,18 @@ def find_regions(class_map: ClassMap, classes: Sequence[RegionClass], config: Re
         classes=classes,
     )
     return FoundRegions(regions=regions, dropped=dropped)
+
+
+def count_things(things: UInt16[np.ndarray, "h w"], config: RegionConfig) -> int:
+    """How many regions `find_regions` would keep of a map of things alone, without making them."""
+    parts = connected_components(things, config.connectivity)
+    areas = np.bincount(parts.ravel())[1:]
+    return min(int((areas >= _least_area(things.size, config)).sum()), config.max_regions)
+
+
+def _least_area(num_pixels: int, config: RegionConfig) -> int:
+    """Pixels that a region needs in an image of so many."""
+    return max(config.min_region_pixels, math.ceil(config.min_region_share * num_pixels))
 
 
 def _check_labels(labels: UInt16[np.ndarray, "h w"], num_classes: int) -> None:

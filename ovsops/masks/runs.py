@@ -120,6 +120,13 @@ def run_areas(runs: Runs, num_owners: int) -> Int64[np.ndarray, "k"]:
     return areas
 
 
+def run_pixels(runs: Runs) -> Int64[np.ndarray, "n"]:
+    """`column * h + row` of every pixel of every run, in the order of the runs; shared ones come several times."""
+    lengths = runs.ends - runs.starts
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(runs.starts - before, lengths) + np.arange(int(lengths.sum()))
+
+
 def run_boxes_xyxy(runs: Runs, num_owners: int, height: int) -> Int64[np.ndarray, "k 4"]:
     """Tight half-open boxes of each owner in pixels; an owner without pixels has a box of zeros."""
     boxes = np.zeros((num_owners, 4), np.int64)

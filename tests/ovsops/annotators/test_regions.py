@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 import torch
 
 from ovsops.annotators.regions import InstancesConfig, cut_regions
 from ovsops.backbones.detections import Detections
+from ovsops.errors import ShapeError
 from ovsops.masks.class_map import ClassMap
 from ovsops.masks.regions import RegionConfig
 from ovsops.masks.rle import mask_to_rle, rle_to_mask
@@ -76,6 +78,32 @@ def test_a_mask_of_its_own_comes_before_the_map() -> None:
         box_masks=(mask_to_rle(mask),),
     )
     assert (rle_to_mask(cut.regions[0].region.rle) == mask).all()
+
+
+def test_who_draws_masks_draws_one_for_every_box() -> None:
+    mask = mask_to_rle(np.ones(SIZE, bool))
+    two = boxes((0, 0, 4, 4), (2, 2, 8, 8))
+    for some in ((mask, None), (mask,)):
+        with pytest.raises(ShapeError, match="1 of 2 boxes have a mask of their own"):
+            cut_regions(class_map(), CLASSES, size_hw=SIZE, regions=REGIONS, boxes=two, box_masks=some)
+    none = cut_regions(class_map(), CLASSES, size_hw=SIZE, regions=REGIONS, boxes=two, box_masks=(None, None))
+    assert none == cut_regions(class_map(), CLASSES, size_hw=SIZE, regions=REGIONS, boxes=two)
+
+
+def test_what_overlapping_instances_cover_is_gone_from_the_map() -> None:
+    mask = np.zeros(SIZE, bool)
+    mask[10:14, 0:10] = True
+    cut = cut_regions(
+        class_map(),
+        CLASSES,
+        size_hw=SIZE,
+        regions=REGIONS,
+        boxes=boxes((0, 10, 10, 14), (0, 10, 9, 14)),
+        box_masks=(mask_to_rle(mask), mask_to_rle(mask & (np.arange(30) < 4))),
+    )
+    [stuff] = [c.region for c in cut.regions if c.region.category_id == 8]
+    assert (rle_to_mask(stuff.rle) == (class_map().labels == 2) & ~mask).all()
+    assert cut.dropped["R_NO_BOX"] == 2
 
 
 def test_boxes_alone_are_their_own_masks() -> None:

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from ovsops.errors import ConfigError, ShapeError
 from ovsops.masks.class_map import ClassMap
-from ovsops.masks.regions import RegionConfig, class_map_to_regions, find_regions
+from ovsops.masks.regions import RegionConfig, class_map_to_regions, count_things, find_regions
 from ovsops.masks.rle import mask_to_rle, rle_area, rle_box_xywh, rle_to_mask
 
 
@@ -66,6 +66,13 @@ def test_things_come_apart_and_stuff_stays_whole() -> None:
     assert [region.area for region in found] == [2, 1, 5, 1]
     assert found[2].bbox_xywh == (0.0, 0.0, 5.0, 4.0)
     assert all(region.reasons == () for region in found)
+
+
+@given(labels=LABELS, config=CONFIGS)
+def test_things_are_counted_as_they_would_be_found(labels: np.ndarray, config: RegionConfig) -> None:
+    things = np.where(labels == 2, 0, labels).astype(np.uint16)
+    class_map = ClassMap(labels=things, scores=np.ones(things.shape, np.float32))
+    assert count_things(things, config) == len(find_regions(class_map, CLASSES, config).regions)
 
 
 def test_order_is_class_then_largest_then_top_then_left() -> None:
