@@ -95,20 +95,21 @@ class Annotator:
         seen = [None] * len(images) if self.expert is None else self.expert.see(images)
         annotations = []
         for image, own, other, boxes, view in zip(images, maps, others, found, seen, strict=True):
-            if self.expert is None or view is None:
-                judged, presence = unjudged(boxes.detections), boxes.presence
-            else:
-                judged = self.expert.judge(view, boxes.detections)
+            judged, presence, regions = unjudged(boxes.detections), boxes.presence, None
+            if self.expert is not None and view is not None:
+                regions = self.expert.regions(view, boxes.detections.boxes_xyxy)
+                judged = self.expert.judge(view, regions, boxes.detections)
                 presence = judged.presence if self.expert.config.presence else boxes.presence
             judged = without_losers(judged, self.exclusive, self.exclusive_config)
             judged, masks = self._masked(image, judged, boxes.masks)
+            regions = None if regions is None else regions.at(judged.sources)
             captions: Sequence[RegionCaption | None] | None = None
             verifications = None
-            if self.expert is not None and view is not None:
-                captions = self.expert.describe(view, judged.boxes_xyxy, judged.labels)
-                verifications = self.expert.verify(view, judged.boxes_xyxy, judged.labels)
+            if self.expert is not None and view is not None and regions is not None:
+                captions = self.expert.describe(regions, judged.labels)
+                verifications = self.expert.verify(view, regions, judged.boxes_xyxy, judged.labels)
             if self.captioner is not None:
-                captions = self.captioner.describe(image, view, judged.boxes_xyxy, judged.labels, captions)
+                captions = self.captioner.describe(image, regions, judged.boxes_xyxy, judged.labels, captions)
             annotations.append(
                 Annotation(
                     class_map=own,

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from ovsops.annotators.grounder import CaptionGrounder, WrittenCaption
+from ovsops.annotators.grounder import CaptionGrounder, SeenRegions, WrittenCaption
 from ovsops.annotators.names import first_prompts, group_rivals
-from ovsops.backbones.fgclip2 import FgClip2Image
 from ovsops.backbones.florence2 import RegionText
 from ovsops.errors import VocabularyError
 from ovsops.regions.caption_text import clean_caption
@@ -75,12 +75,12 @@ class BoxCaptioner:
     def describe(
         self,
         image: UInt8[np.ndarray, "_h _w 3"],
-        seen: FgClip2Image | None,
+        regions: SeenRegions | None,
         boxes_xyxy: Float[Tensor, "N 4"],
         labels: Int64[Tensor, " N"],
         earlier: Sequence[RegionCaption | None] | None = None,
     ) -> list[RegionCaption | None]:
-        """A caption of each box, best scores first; `seen` is what the expert saw of the image.
+        """A caption of each box, best scores first; `regions` is what the expert saw of the boxes.
 
         Where the captioner says nothing, or nothing that is supported, the `earlier` caption stays.
         """
@@ -92,10 +92,11 @@ class BoxCaptioner:
                 self.model.describe(image, boxes), labels[: self.max_regions].tolist(), strict=True
             )
         ]
-        if self.grounder is None or seen is None:
+        if self.grounder is None or regions is None:
             found = [None if words is None else self._plain(words) for words in written]
         else:
-            found = self.grounder.ground(seen, boxes, written, source=self.source)
+            described = regions.at(torch.arange(len(written)))
+            found = self.grounder.ground(described, written, source=self.source)
         return [new or old for new, old in zip(found, before, strict=False)] + before[self.max_regions :]
 
     def _written(self, said: RegionText, label: int) -> WrittenCaption | None:

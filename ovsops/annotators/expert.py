@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ovsops.annotators.config import AnyCaptionerConfig, ExpertConfig
 from ovsops.annotators.expert_text import ExpertText
-from ovsops.annotators.grounder import CaptionGrounder
+from ovsops.annotators.grounder import CaptionGrounder, SeenRegions, see_regions
 from ovsops.annotators.judging import ExpertLook, JudgedBoxes, judge_boxes
 from ovsops.backbones.detections import Detections
 from ovsops.backbones.fgclip2 import FgClip2, FgClip2Image
@@ -62,9 +62,12 @@ class RegionExpert:
         """What the expert sees of each image; images do not depend on each other."""
         return self.model.encode_images(images, budget=self.config.max_patches)
 
-    def look(self, seen: FgClip2Image, boxes_xyxy: Float[Tensor, "N 4"]) -> ExpertLook:
+    def regions(self, seen: FgClip2Image, boxes_xyxy: Float[Tensor, "N 4"]) -> SeenRegions:
+        """What the expert sees of boxes; everything else that is said of them starts here."""
+        return see_regions(self.model, seen, boxes_xyxy)
+
+    def look(self, seen: FgClip2Image, regions: SeenRegions) -> ExpertLook:
         """What judging needs, in main memory; runs no tower again."""
-        similarity, is_empty = self._similarity(seen, boxes_xyxy)
         image = image_text_probabilities(
             seen.pooled[None],
             self.text.short,
@@ -74,29 +77,33 @@ class RegionExpert:
         config = None if self.config.presence is None else self.config.presence.similarity
         joined = joined_similarity(seen.pooled, seen.dense_map, seen.attention, self.text.box, config=config)
         return ExpertLook(
-            similarity=similarity, is_empty=is_empty, image_scores=image.cpu(), joined=joined.cpu()
+            similarity=self._similarity(regions),
+            is_empty=regions.is_empty.cpu(),
+            image_scores=image.cpu(),
+            joined=joined.cpu(),
         )
 
-    def judge(self, seen: FgClip2Image, found: Detections) -> JudgedBoxes:
+    def judge(self, seen: FgClip2Image, regions: SeenRegions, found: Detections) -> JudgedBoxes:
         """Boxes with the expert's names and scores, doubles and what is not there removed."""
-        look = self.look(seen, found.boxes_xyxy)
+        look = self.look(seen, regions)
         return judge_boxes(look, found, self.config, competing=self.classes.competing)
 
-    def describe(
-        self, seen: FgClip2Image, boxes_xyxy: Float[Tensor, "N 4"], labels: Int64[Tensor, " N"]
-    ) -> list[RegionCaption] | None:
+    def describe(self, regions: SeenRegions, labels: Int64[Tensor, " N"]) -> list[RegionCaption] | None:
         """A caption of each box, from its class's noun; None where no captions are wanted."""
         config = self.config.captions
         if self.captioner is None or config is None:
             return None
-        features, is_empty = self.model.region_features(seen, boxes_xyxy)
         words = [self.classes.nouns[label] for label in labels.tolist()]
         asked = [
             config.asked(self.classes.names[label], is_stuff=bool(self.classes.is_stuff[label]))
             for label in labels.tolist()
         ]
         return self.captioner.caption(
-            features, is_empty, words, language=self.classes.caption_language, asked=asked
+            regions.features,
+            regions.is_empty,
+            words,
+            language=self.classes.caption_language,
+            asked=asked,
         )
 
     def grounder(self, config: AnyCaptionerConfig, *, language: str) -> CaptionGrounder | None:
@@ -113,15 +120,19 @@ class RegionExpert:
         )
 
     def verify(
-        self, seen: FgClip2Image, boxes_xyxy: Float[Tensor, "N 4"], labels: Int64[Tensor, " N"]
+        self,
+        seen: FgClip2Image,
+        regions: SeenRegions,
+        boxes_xyxy: Float[Tensor, "N 4"],
+        labels: Int64[Tensor, " N"],
     ) -> list[Verification] | None:
         """Whether each box is what its label says; None where nobody asks."""
         config = self.config.verify
         if config is None:
             return None
-        similarity, is_empty = self._similarity(seen, boxes_xyxy)
+        is_empty = regions.is_empty.cpu()
         found = verify_regions(
-            similarity, labels, is_empty, is_rival=self.classes.rivals[labels], config=config
+            self._similarity(regions), labels, is_empty, is_rival=self.classes.rivals[labels], config=config
         )
         if not config.evidence_side:
             return found
@@ -137,8 +148,5 @@ class RegionExpert:
             )
         ]
 
-    def _similarity(
-        self, seen: FgClip2Image, boxes_xyxy: Float[Tensor, "N 4"]
-    ) -> tuple[Float[Tensor, "N C"], Bool[Tensor, " N"]]:
-        features, is_empty = self.model.region_features(seen, boxes_xyxy)
-        return region_similarity(features, self.text.box).cpu(), is_empty.cpu()
+    def _similarity(self, regions: SeenRegions) -> Float[Tensor, "N C"]:
+        return region_similarity(regions.features, self.text.box).cpu()

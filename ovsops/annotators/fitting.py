@@ -98,7 +98,7 @@ def observe(
         found = finder.find(images, maps)
         seen = expert.see(images)
         for each, view, (_, truth) in zip(found, seen, batch, strict=True):
-            look = expert.look(view, each.detections.boxes_xyxy)
+            look = expert.look(view, expert.regions(view, each.detections.boxes_xyxy))
             yield Observed(found=each.detections, look=look, truth=truth)
 
 

@@ -228,9 +228,8 @@ class AskStage(Stage):
         boxes = torch.tensor([_corners(record) for record, _ in image.captions], dtype=torch.float32)
         written = [self._written(record, caption) for record, caption in image.captions]
         with self.lock:
-            found = grounder.ground(
-                grounder.see(image.pixels), boxes, written, source=self.asking.config.endpoint.source
-            )
+            regions = grounder.see_regions(image.pixels, boxes)
+            found = grounder.ground(regions, written, source=self.asking.config.endpoint.source)
         image.pixels = None
         num_unsupported = 0
         for (record, _), words, caption in zip(image.captions, written, found, strict=True):
