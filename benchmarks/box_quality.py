@@ -272,8 +272,6 @@ def presence_table(found: Study) -> list[Row]:
     fit_asked = half_absent(fit_truths, things, seed=1)
     asked = half_absent(found.truths(), things)
     gated = replace(config, presence=replace(config.presence, keep=0.0, low=0.0))
-    assert gated.presence is not None
-    weighed = replace(gated, presence=replace(gated.presence, weigh=True))
     rows: list[Row] = []
     systems = {
         "detector alone": (
@@ -289,7 +287,6 @@ def presence_table(found: Study) -> list[Row]:
         [chances(boxes) for boxes in found.judged(bare)],
     )
     systems["with the gate"] = (fitting_boxes(found, gated), found.judged(gated))
-    systems["with the gate, scores times its chance"] = (fitting_boxes(found, weighed), found.judged(weighed))
     states = {}
     for name, (fitting, test) in systems.items():
         best = max(

@@ -69,8 +69,6 @@ class PresenceConfig:
     """Weights and thresholds, fitted on truth (`fit_gate`)."""
     similarity: SimilarityConfig = field(default_factory=SimilarityConfig)
     """How whole image, patches and attention are joined."""
-    weigh: bool = False
-    """Whether scores are multiplied with the chance that their class is there, as SAM 3 does (arXiv:2511.16719)."""
     keep: float = 0.3
     """Boxes stay from this score on, where their class is not absent."""
     low: float = 0.1

@@ -153,9 +153,6 @@ def _gated(judged: JudgedBoxes, presence: PresenceConfig, look: ExpertLook) -> J
         low=presence.low,
     )
     is_absent = torch.from_numpy(found.verdicts == CLASS_ABSENT)[judged.labels]
-    if presence.weigh:
-        chances = torch.from_numpy(found.chances).float()[judged.labels]
-        judged = replace(judged, scores=judged.scores * chances)
     there = judged.at((~is_absent).nonzero()[:, 0], reason=ABSENT)
     kept = there.at((there.scores >= presence.keep).nonzero()[:, 0], reason=LOW_SCORE)
     return replace(
