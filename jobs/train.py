@@ -26,9 +26,8 @@ from ovsops.backbones.presets import PRESETS
 from ovsops.errors import CheckpointError, ConfigError, OvsopsError
 from ovsops.training.loop import Progress
 from pipelines.runner import InlineEngine, RayEngine
-from pipelines.schemas import SCHEMA_VERSION
 from pipelines.storage import local_path, scheme_of
-from pipelines.training.job import TrainJob, TrainObserver, record_failed_start, run_train
+from pipelines.training.job import OUTPUT_VERSION, TrainJob, TrainObserver, record_failed_start, run_train
 from pipelines.training.programs import ProgramRecipe
 
 logger = logging.getLogger(__name__)
@@ -118,7 +117,7 @@ def make_job(resolved: TrainRecipe) -> TrainJob:
         to_plain(resolved), is_setting=partial(is_train_setting, loop=resolved.loop)
     )
     manifest = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": OUTPUT_VERSION,
         "versions": installed_versions(),
         "recipe": learned,
         "recipe_hash": recipe_hash(learned),

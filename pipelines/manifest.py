@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ovsops.errors import OutputError
-from pipelines.schemas import SCHEMA_VERSION
 from pipelines.storage import Storage
 
 MANIFEST = "run.json"
@@ -26,17 +25,18 @@ def claim_output(
 ) -> dict[str, Any]:
     """Write the manifest, or check that the one that is there asks for the same labels.
 
-    `manifest["recipe"]` holds every field that can change a label; the rest (versions, devices) may differ. `reasons`
+    `manifest["schema_version"]` is that of the job's own output. `manifest["recipe"]` holds every field that can change
+    a label; the rest (versions, devices) may differ. `reasons`
     tells of fields, by dotted path, why they may not change and what to do instead.
     """
     data = (json.dumps(manifest, indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode()
     if storage.create(MANIFEST, data):
         return dict(manifest)
     earlier = read_manifest(storage)
-    if earlier["schema_version"] != SCHEMA_VERSION:
+    if earlier["schema_version"] != manifest["schema_version"]:
         raise OutputError(
             f"{storage.url} was written with schema {earlier['schema_version']}, this version writes"
-            f" {SCHEMA_VERSION}: choose another output"
+            f" {manifest['schema_version']}: choose another output"
         )
     changes = list(differences(earlier["recipe"], manifest["recipe"]))
     if changes:

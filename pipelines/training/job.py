@@ -43,6 +43,9 @@ from pipelines.training.world import WorldConfig, draw_world
 logger = logging.getLogger(__name__)
 
 DATA = "data.json"
+OUTPUT_VERSION = 2
+"""Of a training's output, told in `run.json`; it moves when an older output could not be continued. The tables of
+labels have a version of their own: a new column there refuses no training."""
 
 
 @dataclass(frozen=True, kw_only=True)

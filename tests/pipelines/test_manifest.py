@@ -8,6 +8,7 @@ from ovsops.errors import OutputError
 from pipelines.manifest import claim_output, differences, read_manifest
 from pipelines.schemas import SCHEMA_VERSION
 from pipelines.storage import StorageOptions, open_storage
+from pipelines.training.job import OUTPUT_VERSION
 
 
 def manifest(threshold: float, ray: str = "2.60") -> dict:
@@ -26,6 +27,20 @@ def test_a_changed_field_is_named_with_both_values(tmp_path: Path) -> None:
     claim_output(storage, manifest(0.5))
     with pytest.raises(OutputError, match=r"segmenter\.threshold: 0\.5 -> 0\.6"):
         claim_output(storage, manifest(0.6))
+
+
+def test_a_job_is_refused_by_the_version_of_its_own_output_alone(tmp_path: Path) -> None:
+    """A training of version 2 goes on, whatever version the tables of labels have by now."""
+    storage = open_storage(str(tmp_path), StorageOptions())
+    claim_output(storage, manifest(0.5) | {"schema_version": OUTPUT_VERSION})
+    claim_output(storage, manifest(0.5) | {"schema_version": OUTPUT_VERSION})
+    message = f"written with schema {OUTPUT_VERSION}, this version writes {OUTPUT_VERSION + 1}"
+    with pytest.raises(OutputError, match=message):
+        claim_output(storage, manifest(0.5) | {"schema_version": OUTPUT_VERSION + 1})
+
+
+def test_outputs_of_trainings_that_exist_keep_their_version() -> None:
+    assert OUTPUT_VERSION == 2
 
 
 def test_a_folder_without_a_run_says_so(tmp_path: Path) -> None:

@@ -15,9 +15,8 @@ from ovsops.errors import OutputError
 from ovsops.training.curve import read_curve
 from ovsops.training.state import states
 from pipelines.runner import InlineEngine
-from pipelines.schemas import SCHEMA_VERSION
 from pipelines.storage import StorageOptions
-from pipelines.training.job import run_train
+from pipelines.training.job import OUTPUT_VERSION, run_train
 from tests.pipelines.training.tiny_program import LOOP, NUM_SCENES, TinyRecipe, make_job, write_scenes
 
 ROOT = Path(__file__).parents[3]
@@ -135,6 +134,6 @@ def test_other_scenes_are_refused(shards: Path, reference: Path, tmp_path: Path)
 
 
 def test_another_recipe_is_refused_and_the_field_named(shards: Path, reference: Path) -> None:
-    manifest = {"schema_version": SCHEMA_VERSION, "recipe": {"loop": {"num_steps": 13}}}
+    manifest = {"schema_version": OUTPUT_VERSION, "recipe": {"loop": {"num_steps": 13}}}
     with pytest.raises(OutputError, match=r"loop\.num_steps: 12 -> 13"):
         run_train(make_job(reference.parent, shards, manifest=manifest), InlineEngine(StorageOptions()))

@@ -22,8 +22,7 @@ from ovsops.miniature.scene import SceneConfig, draw_scene
 from ovsops.miniature.splits import seeds_of
 from ovsops.training.loop import LoopConfig, Program
 from ovsops.training.scenes import SceneBank, batch_indices, class_shares
-from pipelines.schemas import SCHEMA_VERSION
-from pipelines.training.job import TrainJob
+from pipelines.training.job import OUTPUT_VERSION, TrainJob
 from pipelines.world_shards import write_world_shards
 from tests.pipelines.tars import make_tar
 
@@ -158,6 +157,6 @@ def make_job(folder: Path, shards: Path, **changes: Any) -> TrainJob:
         "program": TinyRecipe(),
         "loop": LOOP,
         "checkpoint": folder / "out" / "checkpoint",
-        "manifest": {"schema_version": SCHEMA_VERSION, "recipe": {"loop": {"num_steps": 12}}},
+        "manifest": {"schema_version": OUTPUT_VERSION, "recipe": {"loop": {"num_steps": 12}}},
     }
     return TrainJob(**(fields | changes))
