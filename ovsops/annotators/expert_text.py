@@ -3,7 +3,6 @@
 Axes: C classes, D channels.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,17 +11,15 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from ovsops.annotators.config import ExpertConfig
 from ovsops.backbones.checkpoint import resolve
 from ovsops.backbones.fgclip2 import FgClip2
-from ovsops.errors import CheckpointError
 from ovsops.segmenters.build import tensor_dtype
 from ovsops.text.cache import TextFeaturesCache, text_features_key
 from ovsops.text.ensemble import ensemble_prompts
+from ovsops.text.feature_bytes import features_from_bytes, features_to_bytes
 from ovsops.text.prompts import PromptTable, class_prompts
 from ovsops.text.vocabulary import Vocabulary
 
@@ -43,27 +40,18 @@ class ExpertText:
 
     def to_bytes(self) -> bytes:
         """Safetensors with a header; the same features give the same bytes."""
-        header = {"format": _FORMAT, "identity": self.identity, "class_ids": list(self.class_ids)}
-        as_bytes = torch.tensor(list(json.dumps(header, sort_keys=True).encode()), dtype=torch.uint8)
-        return save(
-            {"box": self.box.cpu().contiguous(), "short": self.short.cpu().contiguous(), "header": as_bytes}
-        )
+        fields = {"identity": self.identity, "class_ids": list(self.class_ids)}
+        return features_to_bytes(_FORMAT, fields, {"box": self.box, "short": self.short})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "ExpertText":
         """Read what `to_bytes` wrote."""
-        try:
-            tensors = load(data)
-            header = json.loads(bytes(tensors["header"].tolist()))
-        except (SafetensorError, KeyError, ValueError) as error:
-            raise CheckpointError(f"expert text: not bytes of ExpertText.to_bytes: {error}") from error
-        if header.get("format") != _FORMAT:
-            raise CheckpointError(f"expert text: format {header.get('format')!r}, {_FORMAT} is expected")
+        fields, tensors = features_from_bytes(data, _FORMAT, what="expert text")
         return cls(
-            class_ids=tuple(header["class_ids"]),
+            class_ids=tuple(fields["class_ids"]),
             box=tensors["box"],
             short=tensors["short"],
-            identity=header["identity"],
+            identity=fields["identity"],
         )
 
     def to(self, device: str) -> "ExpertText":

@@ -5,7 +5,6 @@ prompts into one vector, here each stays a query, and the best of a class speaks
 at commit 0417ba9). A query is its templates' unit vectors, averaged and made unit again.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,17 +12,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from ovsops.backbones.checkpoint import Checkpoint, ResolvedCheckpoint, resolve
 from ovsops.backbones.long_prompts import warn_of_long_prompts
 from ovsops.backbones.vlm import load_text_tower
-from ovsops.errors import CheckpointError, ShapeError
+from ovsops.errors import ShapeError
 from ovsops.segmenters.build import tensor_dtype
 from ovsops.text.cache import TextFeaturesCache, text_features_key
 from ovsops.text.ensemble import mean_of_templates
+from ovsops.text.feature_bytes import features_from_bytes, features_to_bytes
 from ovsops.text.prompts import PromptEntry, PromptTable, class_prompts
 from ovsops.text.vocabulary import Vocabulary
 
@@ -74,40 +72,27 @@ class QueryTextFeatures:
 
     def to_bytes(self) -> bytes:
         """Safetensors with a header; the same features give the same bytes."""
-        header = {
-            "format": _FORMAT,
+        fields = {
             "identity": self.identity,
             "class_ids": list(self.class_ids),
             "num_negatives": self.num_negatives,
         }
-        tensors = {
-            "queries": self.queries,
-            "query_class": self.query_class,
-            "header": torch.tensor(list(json.dumps(header, sort_keys=True).encode()), dtype=torch.uint8),
-        }
+        tensors = {"queries": self.queries, "query_class": self.query_class}
         if self.picture_queries is not None:
             tensors["picture_queries"] = self.picture_queries
-        return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+        return features_to_bytes(_FORMAT, fields, tensors)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "QueryTextFeatures":
         """Read what `to_bytes` wrote."""
-        try:
-            tensors = load(data)
-            header = json.loads(bytes(tensors["header"].tolist()))
-        except (SafetensorError, KeyError, ValueError) as error:
-            raise CheckpointError(
-                f"query features: not bytes of QueryTextFeatures.to_bytes: {error}"
-            ) from error
-        if header.get("format") != _FORMAT:
-            raise CheckpointError(f"query features: format {header.get('format')!r}, {_FORMAT} is expected")
+        fields, tensors = features_from_bytes(data, _FORMAT, what="query features")
         return cls(
-            class_ids=tuple(header["class_ids"]),
+            class_ids=tuple(fields["class_ids"]),
             query_class=tensors["query_class"],
             queries=tensors["queries"],
             picture_queries=tensors.get("picture_queries"),
-            identity=header["identity"],
-            num_negatives=header["num_negatives"],
+            identity=fields["identity"],
+            num_negatives=fields["num_negatives"],
         )
 
     def to(self, device: str) -> "QueryTextFeatures":

@@ -3,16 +3,13 @@
 Axes: P prompts, L tokens of a prompt, D channels of the detector.
 """
 
-import json
 from dataclasses import dataclass, replace
 
-import torch
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
-from ovsops.errors import CheckpointError, ShapeError
+from ovsops.errors import ShapeError
+from ovsops.text.feature_bytes import features_from_bytes, features_to_bytes
 
 _FORMAT = "sam3-text-features-1"
 
@@ -55,8 +52,7 @@ class Sam3TextFeatures:
 
     def to_bytes(self) -> bytes:
         """Safetensors with a header; the same features give the same bytes."""
-        header = {
-            "format": _FORMAT,
+        fields = {
             "identity": self.identity,
             "class_ids": list(self.class_ids),
             "prompts": list(self.prompts),
@@ -66,32 +62,20 @@ class Sam3TextFeatures:
             "tokens": self.tokens,
             "attention_mask": self.attention_mask,
         }
-        stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        text = json.dumps(header, sort_keys=True).encode()
-        return save(stored | {"header": torch.tensor(list(text), dtype=torch.uint8)})
+        return features_to_bytes(_FORMAT, fields, tensors)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Sam3TextFeatures":
         """Read what `to_bytes` wrote."""
-        try:
-            tensors = load(data)
-            header = json.loads(bytes(tensors["header"].tolist()))
-            if header.get("format") != _FORMAT:
-                raise CheckpointError(
-                    f"SAM 3 text features: format {header.get('format')!r}, {_FORMAT} is expected"
-                )
-            return cls(
-                class_ids=tuple(header["class_ids"]),
-                query_class=tensors["query_class"],
-                prompts=tuple(header["prompts"]),
-                tokens=tensors["tokens"],
-                attention_mask=tensors["attention_mask"],
-                identity=header["identity"],
-            )
-        except (SafetensorError, KeyError, ValueError) as error:
-            raise CheckpointError(
-                f"SAM 3 text features: not bytes of Sam3TextFeatures.to_bytes: {error}"
-            ) from error
+        fields, tensors = features_from_bytes(data, _FORMAT, what="SAM 3 text features")
+        return cls(
+            class_ids=tuple(fields["class_ids"]),
+            query_class=tensors["query_class"],
+            prompts=tuple(fields["prompts"]),
+            tokens=tensors["tokens"],
+            attention_mask=tensors["attention_mask"],
+            identity=fields["identity"],
+        )
 
     def to(self, device: str) -> "Sam3TextFeatures":
         """The same features on a device."""

@@ -4,16 +4,13 @@ Axes: R text rows, D_d DINO width, D_s SigLIP width. Rows stand in this order: o
 background prompt, one per negative prompt.
 """
 
-import json
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
-from ovsops.errors import CheckpointError, ShapeError
+from ovsops.errors import ShapeError
+from ovsops.text.feature_bytes import features_from_bytes, features_to_bytes
 
 _FORMAT = "class-text-features-1"
 
@@ -56,34 +53,24 @@ class ClassTextFeatures:
         tensors = {"mapped": self.mapped, "negative_owner": self.negative_owner}
         if self.aligned is not None:
             tensors["aligned"] = self.aligned
-        header = {
-            "format": _FORMAT,
+        fields = {
             "identity": self.identity,
             "class_ids": list(self.class_ids),
             "num_background": self.num_background,
         }
-        stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        return save(stored | {"header": _as_bytes(header)})
+        return features_to_bytes(_FORMAT, fields, tensors)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "ClassTextFeatures":
         """Read what `to_bytes` wrote."""
-        try:
-            tensors = load(data)
-            header = json.loads(bytes(tensors["header"].tolist()))
-        except (SafetensorError, KeyError, ValueError) as error:
-            raise CheckpointError(
-                f"text features: not bytes of ClassTextFeatures.to_bytes: {error}"
-            ) from error
-        if header.get("format") != _FORMAT:
-            raise CheckpointError(f"text features: format {header.get('format')!r}, {_FORMAT} is expected")
+        fields, tensors = features_from_bytes(data, _FORMAT, what="text features")
         return cls(
-            class_ids=tuple(header["class_ids"]),
-            num_background=header["num_background"],
+            class_ids=tuple(fields["class_ids"]),
+            num_background=fields["num_background"],
             negative_owner=tensors["negative_owner"],
             mapped=tensors["mapped"],
             aligned=tensors.get("aligned"),
-            identity=header["identity"],
+            identity=fields["identity"],
         )
 
     def to(self, device: str) -> "ClassTextFeatures":
@@ -96,8 +83,3 @@ class ClassTextFeatures:
             aligned=None if self.aligned is None else self.aligned.to(device),
             identity=self.identity,
         )
-
-
-def _as_bytes(header: dict[str, object]) -> Tensor:
-    """The header as a uint8 tensor: safetensors writes its own metadata in random order."""
-    return torch.tensor(list(json.dumps(header, sort_keys=True).encode()), dtype=torch.uint8)
