@@ -54,7 +54,7 @@ def annotator(tmp_path_factory: pytest.TempPathFactory) -> Annotator:
 def test_an_image_is_looked_at_once_for_all_that_is_said_of_its_boxes(
     annotator: Annotator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And what is said of a box is what would be said of it alone, though doubles are gone in between."""
+    """And what is said of a box is what would be said of it alone, though their order changes in between."""
     images = [np.random.default_rng(i).integers(0, 255, (64, 80, 3), np.uint8) for i in range(2)]
     looks: list[int] = []
     look = FgClip2.region_features
@@ -69,7 +69,7 @@ def test_an_image_is_looked_at_once_for_all_that_is_said_of_its_boxes(
     assert annotator.expert is not None
     for image, each, num_looked_at in zip(images, found, looks, strict=True):
         assert each.boxes is not None
-        assert 0 < len(each.boxes) < num_looked_at
+        assert 0 < len(each.boxes) <= num_looked_at
         [seen] = annotator.expert.see([image])
         for box in each.boxes:
             corners, label = torch.tensor([box.box_xyxy]), torch.tensor([box.label])
