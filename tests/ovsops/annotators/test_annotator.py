@@ -66,6 +66,7 @@ def test_an_image_is_looked_at_once_for_all_that_is_said_of_its_boxes(
     monkeypatch.setattr(FgClip2, "region_features", counted)
     found = annotator.annotate(images)
     assert len(looks) == len(images)
+    monkeypatch.undo()
     assert annotator.expert is not None
     for image, each, num_looked_at in zip(images, found, looks, strict=True):
         assert each.boxes is not None
