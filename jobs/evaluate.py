@@ -9,23 +9,19 @@ from typing import Any
 
 from rich.table import Table
 
-from jobs.evaluate_recipe import (
-    CocoInstancesTruthConfig,
-    EvaluateRecipe,
-    WorldTruthConfig,
-    is_evaluate_setting,
-)
+from jobs.evaluate_recipe import EvaluateRecipe, is_evaluate_setting
 from jobs.label import installed_versions, recipe_of_output
 from jobs.logs import escape_controls
 from jobs.recipe import LoadedEvaluate, recipe_hash, split_recipe, to_plain
+from jobs.truth import find_object_truth
+from jobs.truth_recipe import CocoInstancesTruthConfig, WorldTruthConfig
 from ovsops.errors import ConfigError, OutputError, StorageError
 from pipelines.evaluate import METRICS, PAGE, EvaluatedRun, EvaluateJob, run_evaluate
 from pipelines.evaluation.classes import check_same_classes
-from pipelines.evaluation.coco_truth import CocoInstancesTruth
 from pipelines.evaluation.figures import MEANINGS
 from pipelines.evaluation.object_figures import HEADLINES, OBJECT_MEANINGS
 from pipelines.evaluation.pictures import ImageSource
-from pipelines.evaluation.truths import BenchmarkTruth, TruthSource, WorldShardsTruth, WorldTruth
+from pipelines.evaluation.truths import BenchmarkTruth, TruthSource
 from pipelines.export import vocabulary_of
 from pipelines.ledger import Ledger
 from pipelines.manifest import read_manifest
@@ -79,13 +75,8 @@ def prepare(loaded: LoadedEvaluate, *, command: str | None = None) -> EvaluateJo
 def find_truth(recipe: EvaluateRecipe) -> TruthSource:
     """The truth that a recipe names, its folders listed."""
     config = recipe.truth
-    if isinstance(config, WorldTruthConfig):
-        if not config.shards:
-            return WorldTruth()
-        shards = expand_inputs(config.shards, recipe.storage)
-        return WorldShardsTruth(shards, config.reader, recipe.storage)
-    if isinstance(config, CocoInstancesTruthConfig):
-        return CocoInstancesTruth.open(Path(config.annotations).expanduser(), config.reading)
+    if isinstance(config, WorldTruthConfig | CocoInstancesTruthConfig):
+        return find_object_truth(config, recipe.storage)
     root = Path(config.root).expanduser()
     return BenchmarkTruth.open(find_benchmark(config.benchmark), root, config.split, recipe.decode)
 

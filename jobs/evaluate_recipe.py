@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from jobs.door import BY_KIND
+from jobs.truth_recipe import CocoInstancesTruthConfig, WorldTruthConfig
 from ovsops.errors import ConfigError
 from ovsops.images.decode import DecodeConfig
 from ovsops.metrics.bootstrap import BootstrapConfig
@@ -12,34 +13,10 @@ from pipelines.evaluate import EvaluateLimits
 from pipelines.evaluation.counting import CountConfig
 from pipelines.evaluation.object_counts import ObjectsConfig
 from pipelines.evaluation.pictures import PicturesConfig
-from pipelines.readers import ReaderConfig
 from pipelines.storage import StorageOptions
-from pipelines.truth.coco_instances import CocoReading
 from pipelines.truth.layout import Split
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorldTruthConfig:
-    """The miniature world: truth in the JSON beside each scene."""
-
-    kind: Literal["world"] = "world"
-    shards: tuple[str, ...] = ()
-    """Shards that hold the truth, matched by shard name and key; none: the JSON of the labelled shards themselves."""
-    reader: ReaderConfig = field(default_factory=ReaderConfig)
-    """Caps of the reader of `shards`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CocoInstancesTruthConfig:
-    """Objects of a COCO or LVIS file of instances; images are matched by file name."""
-
-    kind: Literal["coco_instances"] = "coco_instances"
-    annotations: str
-    """The JSON file."""
-    reading: CocoReading = field(default_factory=CocoReading)
-    """Caps of its reader."""
 
 
 @dataclass(frozen=True, kw_only=True)

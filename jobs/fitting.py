@@ -14,6 +14,7 @@ from rich.console import Console
 
 from jobs.label import ResolvedLabel, resolve
 from jobs.recipe import LabelRecipe, LoadedRecipe
+from jobs.truth import find_object_truth
 from ovsops.annotators.annotator import Pixels
 from ovsops.annotators.build import (
     AnnotatorConfig,
@@ -36,12 +37,14 @@ from ovsops.annotators.fitting import (
 )
 from ovsops.errors import ConfigError, ImageDecodeError, RowError
 from ovsops.images.decode import decode_image
-from ovsops.masks.boxes import boxes_xywh_to_xyxy
 from ovsops.metrics.calibration import calibration_error, reliability_table
-from ovsops.miniature.truth import read_truth
 from ovsops.regions.calibration import ScoreCalibrator
 from ovsops.text.vocabulary import Vocabulary
+from pipelines.evaluation.classes import check_same_classes
+from pipelines.evaluation.coco_truth import CocoInstancesTruth
+from pipelines.evaluation.labelled import LabelledImage
 from pipelines.evaluation.plots import reliability_diagram
+from pipelines.evaluation.truths import TruthSource
 from pipelines.readers import read_shard
 
 logger = logging.getLogger(__name__)
@@ -82,8 +85,8 @@ class Fit:
 def fit_recipe(loaded: LoadedRecipe, out: Path, *, num_images: int, config: FitConfig | None = None) -> Fit:
     """Observe up to `num_images` of the recipe's images, fit, and write the numbers to `out`.
 
-    Truth is the JSON beside each image, as shards of the miniature world have it. Raises `ConfigError` for a recipe
-    without detector or expert, for a folder that holds something else, and where too few boxes are known.
+    `truth` of the recipe says whose boxes are true. Raises `ConfigError` for a recipe without detector or expert, for
+    a folder that holds something else, for a truth of other classes, and where too few boxes are known.
     """
     fit = config or FitConfig()
     if loaded.recipe.detector is None or loaded.recipe.expert is None:
@@ -92,9 +95,10 @@ def fit_recipe(loaded: LoadedRecipe, out: Path, *, num_images: int, config: FitC
         )
     _check_folder(out)
     resolved = resolve(loaded)
+    truth = fit_truth(resolved.recipe, resolved.vocabulary)
     one_thread_on_a_cpu(resolved.recipe.model.device)
     skipped: dict[str, int] = {}
-    observed = _observed(resolved, num_images, skipped)
+    observed = _observed(resolved, truth, num_images, skipped)
     return _fitted(resolved, observed, skipped, out, fit)
 
 
@@ -159,7 +163,9 @@ def _check_folder(out: Path) -> None:
         raise ConfigError(f"--out {out}: it holds something that no fit wrote; choose another folder")
 
 
-def _observed(resolved: ResolvedLabel, num_images: int, skipped: dict[str, int]) -> list[Observed]:
+def _observed(
+    resolved: ResolvedLabel, truth: TruthSource, num_images: int, skipped: dict[str, int]
+) -> list[Observed]:
     recipe = resolved.recipe
     parts: AnnotatorConfig = replace(resolved.annotators, other=None, captioner=None, calibrator=None)
     text = compute_annotator_text(
@@ -173,7 +179,7 @@ def _observed(resolved: ResolvedLabel, num_images: int, skipped: dict[str, int])
         device=recipe.model.device,
         dtype=recipe.model.dtype,
     )
-    samples = _samples(recipe, resolved, num_images, skipped)
+    samples = _samples(resolved, truth, num_images, skipped)
     observed = []
     for each in observe(annotator, samples):
         observed.append(each)
@@ -181,16 +187,16 @@ def _observed(resolved: ResolvedLabel, num_images: int, skipped: dict[str, int])
             logger.info("%d images observed", len(observed))
     if not observed:
         raise ConfigError(
-            f"no image of {', '.join(recipe.input.shards)} has usable truth beside it: "
+            f"no image of {', '.join(recipe.input.shards)} has usable truth: "
             f"{', '.join(f'{code} {count}' for code, count in sorted(skipped.items())) or 'there are no images'}"
         )
     return observed
 
 
 def _samples(
-    recipe: LabelRecipe, resolved: ResolvedLabel, num_images: int, skipped: dict[str, int]
+    resolved: ResolvedLabel, truth: TruthSource, num_images: int, skipped: dict[str, int]
 ) -> Iterator[tuple[Pixels, TrueBoxes]]:
-    left = num_images
+    recipe, left = resolved.recipe, num_images
     for shard in resolved.shards:
         for table in read_shard(shard, recipe.input.reader, recipe.storage):
             for row in table.to_pylist():
@@ -202,28 +208,56 @@ def _samples(
                     if row["error_code"]:
                         raise RowError(row["error_code"], row["error_message"] or "")
                     pixels = decode_image(row["image"], recipe.decode).pixels
-                    truth = world_boxes(row["sidecar"], resolved.vocabulary)
+                    image = _undecided(shard.name, row, (pixels.shape[0], pixels.shape[1]))
+                    boxes = true_boxes(truth, image, resolved.vocabulary)
                 except (RowError, ImageDecodeError) as error:
                     skipped[error.code] = skipped.get(error.code, 0) + 1
                     logger.warning("%s %s is left out: %s", shard.name, row["key"], error)
                     continue
                 left -= 1
-                yield pixels, truth
+                yield pixels, boxes
 
 
-def world_boxes(sidecar: str | None, vocabulary: Vocabulary) -> TrueBoxes:
-    """Things of a drawn scene that are classes by noun, or by colour and noun. RowError where there is no truth."""
-    if sidecar is None:
-        raise RowError("E_NO_TRUTH", "there is no truth JSON beside the image")
-    place = {spec.name: label for label, spec in enumerate(vocabulary.classes)}
-    boxes, labels = [], []
-    for thing in read_truth(sidecar).things:
-        names = [name for name in (f"{thing.colour} {thing.noun}", thing.noun) if name in place]
-        if names:
-            boxes.append(thing.box_xywh)
-            labels.append(place[names[0]])
-    corners = boxes_xywh_to_xyxy(np.array(boxes, np.float32).reshape(-1, 4))
-    return TrueBoxes(boxes_xyxy=torch.from_numpy(corners), labels=torch.tensor(labels, dtype=torch.int64))
+def _undecided(shard: str, row: Mapping[str, Any], size_hw: tuple[int, int]) -> LabelledImage:
+    """A row of a shard as truths are asked for it: nobody has labelled it yet."""
+    return LabelledImage(
+        image_uid="",
+        shard=shard,
+        index=0,
+        key=row["key"],
+        sha256=None,
+        size_hw=size_hw,
+        sidecar=row["sidecar"],
+        status="",
+        error="",
+        regions=(),
+    )
+
+
+def fit_truth(recipe: LabelRecipe, vocabulary: Vocabulary) -> TruthSource:
+    """Who knows the boxes of the recipe's images. Raises `ConfigError` for classes that are not the vocabulary's, and
+    for a file in the manner of LVIS: what it does not mark in an image would be taken for absent.
+    """
+    truth = find_object_truth(recipe.truth, recipe.storage, vocabulary=vocabulary)
+    check_same_classes(truth.classes, vocabulary, run="the recipe", truth=truth.name)
+    if isinstance(truth, CocoInstancesTruth) and truth.instances.is_federated:
+        raise ConfigError(
+            f"truth.annotations: {truth.name} marks only some classes in each image (neg_category_ids); a fit needs"
+            " images in which every class is marked, as in COCO"
+        )
+    return truth
+
+
+def true_boxes(truth: TruthSource, image: LabelledImage, vocabulary: Vocabulary) -> TrueBoxes:
+    """The single objects of an image; what COCO calls a crowd is none. Raises `RowError` where there is no truth."""
+    objects = truth.objects(image)
+    label_of = {class_id: label for label, class_id in enumerate(vocabulary.ids)}
+    is_single = np.ones(len(objects.labels), bool) if objects.is_crowd is None else ~objects.is_crowd
+    labels = [label_of[truth.classes.ids[place]] for place in objects.labels[is_single].tolist()]
+    return TrueBoxes(
+        boxes_xyxy=torch.from_numpy(objects.boxes_xyxy[is_single]).float(),
+        labels=torch.tensor(labels, dtype=torch.int64),
+    )
 
 
 def print_fit(found: Fit, out: Path, console: Console) -> None:

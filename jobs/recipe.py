@@ -20,6 +20,7 @@ import yaml
 
 from jobs.door import BY_KIND, from_plain, json_schema
 from jobs.named_settings import named_as_mappings, with_named_settings
+from jobs.truth_recipe import CocoInstancesTruthConfig, WorldTruthConfig
 from ovsops.annotators.build import AnnotatorConfig
 from ovsops.annotators.config import AnyCaptionerConfig, AnyDetectorConfig, ExpertConfig
 from ovsops.annotators.regions import InstancesConfig
@@ -143,6 +144,11 @@ class LabelRecipe:
     """What turns scores of boxes into chances; null leaves `score_calibrated` empty."""
     ask: AskConfig | None = None
     """A vision-language model's captions and verdicts about regions; null asks nobody."""
+    truth: Annotated[WorldTruthConfig | CocoInstancesTruthConfig, BY_KIND] = field(
+        default_factory=WorldTruthConfig
+    )
+    """What is true of the images, for `ovsops fit` alone: the JSON of drawn scenes, or a COCO file. No label depends
+    on it."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """Device and precision of the model."""
     regions: RegionConfig = field(default_factory=RegionConfig)
@@ -382,7 +388,9 @@ def recipe_schema(job: str = "label") -> dict[str, Any]:
     if job == "evaluate":
         _allow(schema["properties"], "labels", {"type": "string"})
         _allow(schema["properties"], "objects", {"type": "string"})
+    if job in ("label", "evaluate"):
         _allow(schema["$defs"]["WorldTruthConfig"]["properties"], "shards", {"type": "string"})
+    if job == "evaluate":
         return schema
     source = schema["$defs"]["InputConfig" if job == "label" else "TrainInput"]["properties"]
     _allow(source, "shards", {"type": "string"})
@@ -431,6 +439,7 @@ _SETTINGS = (
     "segment_on",
     "encode_on",
     "ask_on",
+    "truth",
     "cache",
 )
 """Fields that cannot change a label. Everything else can, so that a new field is never forgotten."""

@@ -3,6 +3,7 @@
 `树` (tree) is a part of `树叶` (leaf) on purpose: whoever matches Chinese names by substring is found out.
 """
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,3 +109,8 @@ PATTERN_WORDS: dict[str, Word] = {word.name: word for word in PATTERNS}
 MATERIAL_WORDS: dict[str, Word] = {word.name: word for word in MATERIALS}
 SIZE_WORDS: dict[str, Word] = {word.name: word for word in SIZES}
 STUFF_WORDS: dict[str, Word] = {word.name: word for word in STUFF}
+
+
+def class_of_thing(colour: str, noun: str, names: Container[str]) -> str | None:
+    """Which of the class `names` a thing is: "red ball" before "ball"; None where it is neither."""
+    return next((name for name in (f"{colour} {noun}", noun) if name in names), None)

@@ -18,7 +18,7 @@ from ovsops.metrics.bootstrap import BootstrapConfig, Interval, bootstrap, draw_
 from ovsops.metrics.concepts import ConceptCounts, cg_f1, il_mcc
 from ovsops.metrics.detection import DetectionCounts
 from ovsops.metrics.matching import box_ious
-from ovsops.miniature.attributes import COLOURS, NOUNS
+from ovsops.miniature.attributes import COLOURS, NOUNS, class_of_thing
 from ovsops.miniature.scene import Scene
 from ovsops.text.vocabulary import ClassSpec, Vocabulary
 
@@ -57,7 +57,7 @@ def box_scenes(scenes: Iterable[Scene], vocabulary: Vocabulary) -> Iterator[BoxS
     for scene in scenes:
         boxes, labels, masks = [], [], []
         for number, thing in enumerate(scene.things, 1):
-            name = next((n for n in (f"{thing.colour} {thing.noun}", thing.noun) if n in place), None)
+            name = class_of_thing(thing.colour, thing.noun, place)
             if name is not None:
                 boxes.append(thing.box_xywh)
                 labels.append(place[name])

@@ -18,8 +18,9 @@ from ovsops.images.decode_config import DecodeConfig
 from ovsops.masks.boxes import boxes_xywh_to_xyxy
 from ovsops.metrics.objects import TrueObjects
 from ovsops.metrics.segmentation import IGNORE
-from ovsops.miniature.attributes import CLASS_IDS, NOUN_WORDS
+from ovsops.miniature.attributes import CLASS_IDS, NOUN_WORDS, class_of_thing
 from ovsops.miniature.truth import SceneTruth, read_truth
+from ovsops.text.vocabulary import Vocabulary
 from pipelines.evaluation.classes import Classes, TruthClass
 from pipelines.evaluation.labelled import LabelledImage
 from pipelines.keys import folder_key
@@ -74,20 +75,26 @@ class WorldTruth(TruthSource):
     classes = WORLD_CLASSES
     has_objects = True
 
-    def __init__(self) -> None:
+    def __init__(self, vocabulary: Vocabulary | None = None) -> None:
+        """`vocabulary`: objects are its classes, by noun or by colour and noun; the map keeps the world's own."""
+        if vocabulary is not None:
+            self.classes = Classes.of_vocabulary(vocabulary, has_background=False)
         self._last: tuple[str, SceneTruth] | None = None
 
     def places(self, image: LabelledImage) -> Int32[np.ndarray, "h w"]:
         """Places of the scene's semantic map."""
         semantic = self._scene(image).semantic
-        return of_size(self.classes.places(semantic.astype(np.int32)), image)
+        return of_size(WORLD_CLASSES.places(semantic.astype(np.int32)), image)
 
     def objects(self, image: LabelledImage) -> TrueObjects:
         """Things of the scene: tight boxes and masks of what is visible. All classes are exhaustively marked."""
-        things = self._scene(image).things
+        place = {name: place for place, name in enumerate(self.classes.names) if place}
+        named = [(class_of_thing(t.colour, t.noun, place), t) for t in self._scene(image).things]
+        labels = [place[name] for name, _ in named if name is not None]
+        things = [thing for name, thing in named if name is not None]
         xywh = np.array([thing.box_xywh for thing in things], np.float64).reshape(-1, 4)
         return TrueObjects(
-            labels=np.array([self.classes.place_of(CLASS_IDS[thing.noun]) for thing in things], np.int64),
+            labels=np.array(labels, np.int64),
             boxes_xyxy=boxes_xywh_to_xyxy(xywh),
             masks=tuple(thing.rle for thing in things),
             areas=np.array([thing.area for thing in things], np.float64),
@@ -113,8 +120,14 @@ class WorldTruth(TruthSource):
 class WorldShardsTruth(WorldTruth):
     """The same from shards that hold the truth apart, by shard name and key; one shard in memory at a time."""
 
-    def __init__(self, shards: Sequence[Shard], reader: ReaderConfig, options: StorageOptions) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        reader: ReaderConfig,
+        options: StorageOptions,
+        vocabulary: Vocabulary | None = None,
+    ) -> None:
+        super().__init__(vocabulary)
         self._shards = {shard.name: shard for shard in shards}
         self._reader, self._options = reader, options
         self._name, self._texts = "", dict[str, str | None]()
