@@ -9,7 +9,7 @@ python -m benchmarks.box_quality [--scenes 300] [--fit-scenes 200] [--only nouns
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from benchmarks.miniature_quality import Row, markdown
-from jobs.named_settings import named_segmenter
+from jobs.named_settings import named_detector, named_segmenter
 from ovsops.annotators.build import (
     AnnotatorConfig,
     compute_annotator_text,
@@ -27,7 +27,7 @@ from ovsops.annotators.build import (
     score_fingerprint,
 )
 from ovsops.annotators.calibrated import class_groups
-from ovsops.annotators.config import ExpertConfig, LlmDetConfig
+from ovsops.annotators.config import ExpertConfig
 from ovsops.annotators.fitting import (
     FitConfig,
     FittedExpert,
@@ -43,16 +43,15 @@ from ovsops.annotators.judging import JudgedBoxes, judge_boxes, unjudged
 from ovsops.annotators.regions import InstancesConfig, cut_regions
 from ovsops.backbones.checkpoint import Checkpoint
 from ovsops.backbones.detections import Detections
-from ovsops.backbones.mm_grounding_dino import DetectorConfig
-from ovsops.masks.boxes import boxes_xywh_to_xyxy
-from ovsops.masks.regions import Region, RegionConfig
+from ovsops.masks.regions import RegionConfig
 from ovsops.metrics.bootstrap import BootstrapConfig, Interval
 from ovsops.metrics.calibration import calibration_error, reliability_table
 from ovsops.metrics.detection import DetectionConfig, DetectionCounts, ap_interval
-from ovsops.metrics.objects import FoundObjects, true_objects
+from ovsops.metrics.objects import true_objects
 from ovsops.miniature.scene import draw_scene
 from ovsops.miniature.splits import seeds_of
 from ovsops.regions.calibration import ScoreCalibrator
+from ovsops.segmenters.kinds import compute_text, load_segmenter
 from ovsops.text.vocabulary import Vocabulary
 from ovsops.training.box_quality import (
     BoxScene,
@@ -62,8 +61,11 @@ from ovsops.training.box_quality import (
     concept_counts,
     concept_intervals,
     half_absent,
+    region_objects,
+    spread_over_groups,
 )
 from ovsops.training.shipping import world_vocabulary
+from pipelines.evaluation.plots import reliability_diagram
 
 DRAWS = BootstrapConfig(num_resamples=200)
 FITTING = FitConfig()
@@ -138,14 +140,7 @@ def study(
         nms_iou=0.7,
         min_score=0.0,
     )
-    detector = LlmDetConfig(
-        llmdet=Checkpoint(source="miniature:llmdet"),
-        languages=(language,),
-        ask=ask,
-        reading=DetectorConfig(
-            short_side=128, max_long_side=128, names_per_prompt=20, pairs_per_pass=8, nms_iou=0.6
-        ),
-    )
+    detector = named_detector("llmdet_miniature", languages=[language], ask=ask)
     if language == "zh" and ask == "groups":
         vocabulary = in_chinese(vocabulary)
     annotators = AnnotatorConfig(detector=detector, expert=expert)
@@ -197,19 +192,10 @@ def shown(interval: Interval, place: int | None = None) -> str:
     return f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 
-def spread(found: Detections, competing: torch.Tensor) -> JudgedBoxes:
-    """The detector's word where it was asked for groups: its score stands for every class of the group."""
-    members = [(competing == competing[label]).nonzero()[:, 0] for label in found.labels.tolist()]
-    places = torch.cat([torch.full_like(m, i) for i, m in enumerate(members)] or [torch.zeros(0).long()])
-    labels = torch.cat(members or [torch.zeros(0).long()])
-    every = replace(unjudged(found.at(places)), labels=labels)
-    return every.at(torch.arange(len(every)))
-
-
 def recalibration_table(found: Study) -> list[Row]:
     """The detector alone, the published mean, and what the tuning chose; the guard's word beside it."""
     alone = [
-        spread(o.found, found.competing)
+        spread_over_groups(o.found, found.competing)
         if found.annotators.detector.ask == "groups"  # type: ignore[union-attr]
         else unjudged(o.found)
         for o in found.test
@@ -354,12 +340,10 @@ def chances_table(found: Study, plot: Path | None, write: Path | None) -> list[R
     chances = calibrator.calibrated(
         scores, class_groups(found.vocabulary)[labels], fingerprint=calibrator.fingerprint
     )
-    before, after = (
-        float(calibration_error(reliability_table(values, right, num_bins=15)))
-        for values in (scores, chances)
-    )
+    tables = [reliability_table(values, right, num_bins=15) for values in (scores, chances)]
+    before, after = (float(calibration_error(table)) for table in tables)
     if plot is not None:
-        draw_reliability(plot, {"scores": scores, "chances": chances}, right)
+        plot.write_bytes(reliability_diagram(dict(zip(("scores", "chances"), tables, strict=True))))
     if write is not None:
         write.mkdir(parents=True, exist_ok=True)
         (write / "boxes.json").write_text(json.dumps(calibrator.to_json(), indent=1) + "\n", "utf-8")
@@ -374,31 +358,8 @@ def chances_table(found: Study, plot: Path | None, write: Path | None) -> list[R
     ]
 
 
-def draw_reliability(path: Path, scores: dict[str, np.ndarray], right: np.ndarray) -> None:
-    """Share of right boxes over their scores, before and after."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.2, 4.0), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-    for name, values in scores.items():
-        bins = np.minimum((values * 10).astype(int), 9)
-        counts = np.bincount(bins, minlength=10)
-        seen = counts > 0
-        means = np.bincount(bins, weights=values, minlength=10)[seen] / counts[seen]
-        shares = np.bincount(bins, weights=right, minlength=10)[seen] / counts[seen]
-        axes.plot(means, shares, marker="o", label=name)
-    axes.set(xlabel="score", ylabel="share of right boxes", xlim=(0, 1), ylim=(0, 1))
-    axes.legend()
-    figure.savefig(path, dpi=150)
-
-
 def mask_table(found: Study) -> list[Row]:
     """AP of masks that boxes cut out of the fused segmenter's map, beside the AP of the boxes themselves."""
-    from ovsops.segmenters.kinds import compute_text, load_segmenter
-
     config = named_segmenter("fused_miniature")
     text = compute_text(config, found.vocabulary, ("en",))
     segmenter = load_segmenter(config, found.vocabulary, text.to_bytes())
@@ -416,7 +377,7 @@ def mask_table(found: Study) -> list[Row]:
         )
         regions = [c.region for c in cut.regions if c.box is not None]
         truth = true_objects(scene.truth, masks=scene.masks)
-        objects = found_objects(regions, found.vocabulary)
+        objects = region_objects(regions, found.vocabulary)
         masks.append(DetectionCounts.of_image(number, objects, truth, config=DetectionConfig(kind="mask")))
         boxes.append(DetectionCounts.of_image(number, objects, truth))
     raw = ap_interval(detection_counts(judged, found.truths()), config=DRAWS)
@@ -430,18 +391,6 @@ def mask_table(found: Study) -> list[Row]:
             ("masks: box and segmenter", drawn),
         )
     ]
-
-
-def found_objects(regions: Sequence[Region], vocabulary: Vocabulary) -> FoundObjects:
-    """Instances as the metric takes them."""
-    place = {spec.id: label for label, spec in enumerate(vocabulary.classes)}
-    xywh = np.array([region.bbox_xywh for region in regions], np.float64).reshape(-1, 4)
-    return FoundObjects(
-        labels=np.array([place[region.category_id] for region in regions], np.int64),
-        scores=np.array([region.score for region in regions], np.float64),
-        boxes_xyxy=boxes_xywh_to_xyxy(xywh),
-        masks=[region.rle for region in regions],
-    )
 
 
 if __name__ == "__main__":

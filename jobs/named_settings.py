@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from jobs.door import BY_KIND, from_plain
+from ovsops.annotators.config import AnyDetectorConfig
 from ovsops.errors import ConfigError
 from ovsops.segmenters.cass_config import cass_settings
 from ovsops.segmenters.kinds import AnySegmenterConfig
@@ -59,6 +60,14 @@ def named_segmenter(name: str, **changes: Any) -> AnySegmenterConfig:
     return config
 
 
+def named_detector(name: str, **changes: Any) -> AnyDetectorConfig:
+    """A built-in setting of a detector, with fields changed."""
+    built_in = SETTINGS["detector",]
+    plain = merge(_setting(name, built_in, built_in, field="detector", where="detector"), changes)
+    config: AnyDetectorConfig = from_plain(_DetectorOnly, {"detector": plain}, where=name).detector
+    return config
+
+
 def merge(labels: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Both, the second over the first where both have a value. Inverse of `jobs.recipe.split_recipe`."""
     merged = dict(labels)
@@ -71,6 +80,11 @@ def merge(labels: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, A
 @dataclass(frozen=True, kw_only=True)
 class _SegmenterOnly:
     segmenter: Annotated[AnySegmenterConfig, BY_KIND]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DetectorOnly:
+    detector: Annotated[AnyDetectorConfig, BY_KIND]
 
 
 def _owner(plain: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any] | None:

@@ -4,20 +4,24 @@ All of it is about the drawn world and says nothing about photographs. Axes: I i
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float64, UInt8
+from jaxtyping import Float64, Int64, UInt8
+from torch import Tensor
 
 from ovsops.annotators.fitting import TrueBoxes
-from ovsops.annotators.judging import JudgedBoxes
+from ovsops.annotators.judging import JudgedBoxes, unjudged
+from ovsops.backbones.detections import Detections
 from ovsops.masks.boxes import boxes_xywh_to_xyxy
+from ovsops.masks.regions import Region
 from ovsops.masks.rle import Rle, mask_to_rle
 from ovsops.metrics.bootstrap import BootstrapConfig, Interval, bootstrap, draw_times, percentile_interval
 from ovsops.metrics.concepts import ConceptCounts, cg_f1, il_mcc
 from ovsops.metrics.detection import DetectionCounts
 from ovsops.metrics.matching import box_ious
+from ovsops.metrics.objects import FoundObjects
 from ovsops.miniature.attributes import COLOURS, NOUNS, class_of_thing
 from ovsops.miniature.scene import Scene
 from ovsops.text.vocabulary import ClassSpec, Vocabulary
@@ -122,3 +126,24 @@ def half_absent(
         drawn = generator.permutation(absent)[: len(present)].tolist()
         asked.append((*present, *sorted(drawn)))
     return asked
+
+
+def spread_over_groups(found: Detections, competing: Int64[Tensor, " C"]) -> JudgedBoxes:
+    """The detector's word where it was asked for groups: its score stands for every class of the group."""
+    members = [(competing == competing[label]).nonzero()[:, 0] for label in found.labels.tolist()]
+    places = torch.cat([torch.full_like(m, i) for i, m in enumerate(members)] or [torch.zeros(0).long()])
+    labels = torch.cat(members or [torch.zeros(0).long()])
+    every = replace(unjudged(found.at(places)), labels=labels)
+    return every.at(torch.arange(len(every)))
+
+
+def region_objects(regions: Sequence[Region], vocabulary: Vocabulary) -> FoundObjects:
+    """Instances as the metric takes them."""
+    place = {spec.id: label for label, spec in enumerate(vocabulary.classes)}
+    xywh = np.array([region.bbox_xywh for region in regions], np.float64).reshape(-1, 4)
+    return FoundObjects(
+        labels=np.array([place[region.category_id] for region in regions], np.int64),
+        scores=np.array([region.score for region in regions], np.float64),
+        boxes_xyxy=boxes_xywh_to_xyxy(xywh),
+        masks=[region.rle for region in regions],
+    )
