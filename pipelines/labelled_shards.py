@@ -91,7 +91,8 @@ def read_committed(
         data = storage.read(path)
     except FileNotFoundError:
         raise RowError(
-            E_LABELS_CHANGED, f"{storage.url}/{path} is committed, but not there; run that job again, it puts it there"
+            E_LABELS_CHANGED,
+            f"{storage.url}/{path} is committed, but not there; run that job again, it puts it there",
         ) from None
     if hashlib.sha256(data).hexdigest() != table["sha256"]:
         raise RowError(

@@ -154,9 +154,7 @@ class UnitLimits:
 
     def __post_init__(self) -> None:
         if self.max_failed_shards < 0:
-            raise ConfigError(
-                f"limits.max_failed_shards is {self.max_failed_shards}; it must be 0 or more"
-            )
+            raise ConfigError(f"limits.max_failed_shards is {self.max_failed_shards}; it must be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -429,9 +427,7 @@ def counted(commits: Sequence[UnitCommit], name: str) -> dict[str, int]:
     return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
 
 
-def gather(
-    engine: Engine, function: Callable[..., T], calls: Sequence[Mapping[str, Any]]
-) -> Iterator[T]:
+def gather(engine: Engine, function: Callable[..., T], calls: Sequence[Mapping[str, Any]]) -> Iterator[T]:
     """Results of small jobs in the order of `calls`, some of them running ahead."""
     waiting: deque[Callable[[], T | None]] = deque()
     for call in calls:

@@ -187,7 +187,9 @@ class AnnotateStage(Stage):
                 decoded.notes,
             )
             row.pixels = decoded.pixels
-            row.hashes = picture_hash(decoded.pixels)  # while the pixels are here: copies are found without them
+            row.hashes = picture_hash(
+                decoded.pixels
+            )  # while the pixels are here: copies are found without them
             if min(height, width) < self.batch.skip_under_side:
                 message = f"{width}x{height} px is under skip_under_side={self.batch.skip_under_side}"
                 row.error, row.error_stage, row.pixels = RowError("S_SMALL", message), "decode", None
