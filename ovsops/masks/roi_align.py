@@ -35,8 +35,8 @@ def roi_align(
     cell, so that a cell's value lies in its middle; without it a box is at least one cell wide and high. A sample
     further than one cell outside the map counts as zero. With `aligned`, a box without area gives zeros.
 
-    Works in float32 (float64 for float64 maps), result as `maps`. A box on a map that is not there, or one that is
-    not finite, is a ShapeError.
+    Works in float32 (float64 for float64 maps), under autocast, too; result as `maps`. A box on a map that is not
+    there, or one that is not finite, is a ShapeError.
     """
     working = torch.float64 if maps.dtype == torch.float64 else torch.float32
     num_maps, channels, height, width = maps.shape
@@ -64,8 +64,9 @@ def roi_align(
         for places in (owner == number).nonzero()[:, 0].split(chunk):
             if len(places) == 0:
                 continue
-            half = (rows[places].flatten(0, 1) @ flat).view(len(places), output_size[0], channels, width)
-            means[places] = torch.einsum("kpcw,kqw->kcpq", half, columns[places])
+            with torch.autocast(maps.device.type, enabled=False):
+                half = (rows[places].flatten(0, 1) @ flat).view(len(places), output_size[0], channels, width)
+                means[places] = torch.einsum("kpcw,kqw->kcpq", half, columns[places])
     return (means / (num_y * num_x).clamp(min=1)[:, None, None, None]).to(maps.dtype)
 
 

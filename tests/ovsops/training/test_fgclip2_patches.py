@@ -16,6 +16,7 @@ from ovsops.training.fgclip2_module import load_fgclip2_to_train
 from ovsops.training.fgclip2_patches import FgClip2PatchesConfig, FgClip2PatchesProgram
 from ovsops.training.fgclip2_scenes import located_things
 from ovsops.training.fgclip2_stage1 import FGCLIP2_WORDS
+from ovsops.training.loop import LoopConfig, Progress, train
 from ovsops.training.scenes import SceneBank
 from tests.ovsops.training.fgclip2_world import tiny_model
 from tests.ovsops.training.programs import (
@@ -77,6 +78,16 @@ def test_boxes_are_mirrored_with_their_pictures(bank: SceneBank, tmp_path: Path)
     with torch.no_grad():
         torch.testing.assert_close(dict(made.losses(step)), dict(unturned.losses(step)))
         assert float(made.losses(step)["regions"]) != float(unturned.losses(step + 1)["regions"])
+
+
+def test_it_learns_in_bfloat16_as_a_gpu_does(bank: SceneBank, tmp_path: Path) -> None:
+    totals = []
+    for precision in ("float32", "bfloat16"):
+        loop = LoopConfig(num_steps=2, warmup_steps=1, precision=precision)
+        rows: list[Progress] = []
+        train(program(bank, tmp_path / "work"), loop, tmp_path / precision, on_progress=rows.append)
+        totals.append(rows[-1].losses["total"])
+    assert totals[1] == pytest.approx(totals[0], rel=0.05)
 
 
 def test_what_it_exports_loads(bank: SceneBank, tmp_path: Path) -> None:

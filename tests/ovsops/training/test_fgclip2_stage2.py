@@ -206,3 +206,12 @@ def test_attributes_can_be_asked_of_patches(bank: SceneBank, tmp_path: Path) -> 
     program.source = NoRegions(program)
     with pytest.raises(ConfigError, match="this source does not know which thing is where"):
         program.losses(1)
+
+
+def test_it_learns_in_bfloat16_as_a_gpu_does(bank: SceneBank, tmp_path: Path) -> None:
+    config = replace(CONFIG, label_weight=1.0)
+    for precision in ("float32", "bfloat16"):
+        program = stage2(bank, tmp_path / f"work-{precision}", config)
+        train(program, replace(LOOP, precision=precision), tmp_path / precision)
+    whole, half = (read_curve(tmp_path / name / "curve.csv") for name in ("float32", "bfloat16"))
+    assert half[-1]["total"] == pytest.approx(whole[-1]["total"], rel=0.05)
