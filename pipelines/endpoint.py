@@ -48,10 +48,11 @@ _MAX_ECHO_CHARS = 500
 
 @dataclass(frozen=True, kw_only=True)
 class Question(Generic[Answer]):
-    """One thing to ask about one picture."""
+    """One thing to ask, about one picture or about words alone."""
 
     dialogue: Dialogue
-    jpeg: bytes
+    jpeg: bytes | None
+    """None: no picture is sent."""
     parse: Callable[[str], Answer]
     """Reads the model's words; raises `RowError` for words of another shape."""
 
@@ -343,11 +344,10 @@ class _Batch:
 
 
 def _messages(question: Question[Any]) -> list[dict[str, Any]]:
-    picture = f"data:image/jpeg;base64,{base64.b64encode(question.jpeg).decode('ascii')}"
-    parts = [
-        {"type": "image_url", "image_url": {"url": picture}},
-        {"type": "text", "text": question.dialogue.user},
-    ]
+    parts: list[dict[str, Any]] = [{"type": "text", "text": question.dialogue.user}]
+    if question.jpeg is not None:
+        picture = f"data:image/jpeg;base64,{base64.b64encode(question.jpeg).decode('ascii')}"
+        parts.insert(0, {"type": "image_url", "image_url": {"url": picture}})
     return [{"role": "system", "content": question.dialogue.system}, {"role": "user", "content": parts}]
 
 

@@ -1,4 +1,5 @@
-"""Stages to Ray Data operators. This file, `sources` and `training.ray_train` are the only ones that know Ray.
+"""Stages to Ray Data operators. This file, `sources` and `training.ray_train` are the only ones that know Ray;
+`llm_batch` hands on Ray's own stage for language models.
 
 Ray decides where a block runs and how often; what is done is decided by the ledger (`pipelines.ledger`).
 """

@@ -114,6 +114,21 @@ class Validated:
     """Of every candidate, in the order in which they came."""
 
 
+def joined(first: CandidateNegatives, second: CandidateNegatives) -> CandidateNegatives:
+    """Candidates of two writers for one region, the first one's before; ShapeError where they are of two captions."""
+    if (first.positive, first.language) != (second.positive, second.language):
+        raise ShapeError(
+            f"regions {first.key} and {second.key}: captions {first.positive!r} and {second.positive!r}: candidates of"
+            " one caption are wanted; ask for all of them with the same text"
+        )
+    return replace(
+        first,
+        texts=first.texts + second.texts,
+        types=first.types + second.types,
+        sources=first.sources + second.sources,
+    )
+
+
 def validate_all(
     validators: Sequence[Validator],
     candidates: Sequence[CandidateNegatives],

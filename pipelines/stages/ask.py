@@ -156,7 +156,7 @@ class AskStage(Stage):
             for question in self._questions(decoded.pixels, record):
                 this.about.append((image, record))
                 this.questions.append(question)
-                this.num_bytes += len(question.jpeg)
+                this.num_bytes += len(question.jpeg or b"")
         if self.grounder is not None:
             image.pixels = decoded.pixels
             this.num_bytes += decoded.pixels.nbytes
