@@ -25,9 +25,10 @@ _WORD = re.compile(r"[a-z0-9]+(?:['’-][a-z0-9]+)*|[\u3400-\u9fff]")
 _FUNCTION_WORDS: dict[Language, frozenset[str]] = {
     "en": frozenset(
         "a an the and or of with in on at to from by for is are was were be been being it its that which who this these"
-        " there has have having made out some as also colored coloured color colour pattern patterned material".split()
+        " there has have having made out some as also very quite rather really colored coloured color colour pattern"
+        " patterned material".split()
     ),
-    "zh": frozenset("的了着和与及或是有在一个只条张把辆件块台本支双由用做制成色上"),
+    "zh": frozenset("很较的了着和与及或是有在一个只条张把辆件块台本支双由用做制成色上"),
 }
 _MAIN = ""
 """Head of what is said of the caption's own thing."""

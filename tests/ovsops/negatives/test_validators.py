@@ -52,6 +52,7 @@ def reason(positive: str, text: str, language: Language = "en", **context) -> st
         ("a big red ball", "a big red box", None),
         ("a big red ball", "a big red zeppelin", None),  # no lexicon knows it: for a model to judge
         ("a big red ball", "a large red ball", "V_SYNONYM"),
+        ("a big red ball", "a very big red ball", "V_ENTAILED"),
         ("a brown ball", "a tan ball", "V_SYNONYM"),  # people confuse them
         ("a red bicycle", "a red bike", "V_ENTAILED"),
         ("a big red ball", "a red ball", "V_ENTAILED"),
@@ -79,6 +80,7 @@ def test_what_the_words_say(positive: str, text: str, expected: str | None) -> N
         ("大红色的球", "小红色的球", None),
         ("大红色的球", "大蓝色的球", None),
         ("大红色的球", "巨大红色的球", "V_SYNONYM"),
+        ("小红色的球", "很小红色的球", "V_ENTAILED"),
         ("大红色的球", "红色的球", "V_ENTAILED"),
     ],
 )
