@@ -53,13 +53,27 @@ class RegionVectors:
         """Channels."""
         return self.model.width
 
+    def of_images(
+        self,
+        images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+        boxes_xyxy: Sequence[Float[np.ndarray, "_ 4"]],
+    ) -> list[ImageVectors]:
+        """Images, each with its boxes in its pixels. They run together; none depends on the others."""
+        found = []
+        seen = self.model.encode_images(images, budget=self.max_patches)
+        for image, boxes in zip(seen, boxes_xyxy, strict=True):
+            regions, _ = self.model.region_features(image, torch.from_numpy(boxes.astype(np.float32)))
+            found.append(
+                ImageVectors(image=image.pooled.float().cpu().numpy(), regions=regions.float().cpu().numpy())
+            )
+        return found
+
     def of_image(
         self, pixels: UInt8[np.ndarray, "_h _w 3"], boxes_xyxy: Float[np.ndarray, "R 4"]
     ) -> ImageVectors:
-        """The image and its boxes, which are in its pixels."""
-        (seen,) = self.model.encode_images([pixels], budget=self.max_patches)
-        regions, _ = self.model.region_features(seen, torch.from_numpy(boxes_xyxy.astype(np.float32)))
-        return ImageVectors(image=seen.pooled.float().cpu().numpy(), regions=regions.float().cpu().numpy())
+        """One image and its boxes."""
+        (found,) = self.of_images([pixels], [boxes_xyxy])
+        return found
 
     def texts(self, phrases: Sequence[str]) -> Float[np.ndarray, "T D"]:
         """Unit vectors of phrases for regions, in order; each is encoded once while it is kept."""

@@ -12,6 +12,7 @@ import pytest
         "pipelines.stages.annotate, pipelines.stages.encode, pipelines.stages.write",
         "pipelines.sources, pipelines.readers, pipelines.runner",
         "pipelines.label, pipelines.retry",
+        "pipelines.mining, pipelines.embedding, pipelines.llm_negatives, ovsops.negatives.validators",
     ],
 )
 def test_nothing_heavy_is_imported(modules: str) -> None:
