@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ovsops.errors import ConfigError, OutputError
@@ -223,10 +224,12 @@ class MineStage(Stage):
     def _block(self, table: pa.Table) -> Block:
         where = f"{self.files.url}: rows of {table['uid'][0]}"
         vectors = table["vector"].combine_chunks()
-        width = len(vectors[0])
+        widths = pc.list_value_length(vectors).unique().to_pylist()
+        if len(widths) != 1:
+            raise OutputError(
+                f"{where}: vectors of {sorted(map(str, widths))} numbers; embed all with one checkpoint"
+            )
         flat = vectors.flatten().to_numpy(zero_copy_only=False)
-        if len(flat) != width * table.num_rows:
-            raise OutputError(f"{where}: vectors of several lengths; embed with one checkpoint")
         unknown = {each for row in table["category_ids"].to_pylist() for each in row} - self.places.keys()
         if unknown:
             raise OutputError(
@@ -239,7 +242,7 @@ class MineStage(Stage):
             uids=np.array(table["uid"].to_pylist()),
             groups=np.array(table["group"].to_pylist()),
             classes=many_hot(places, len(self.places)),
-            vectors=whole_vectors(flat.reshape(-1, width), where=where),
+            vectors=whole_vectors(flat.reshape(table.num_rows, -1), where=where),
         )
 
 
