@@ -29,7 +29,7 @@ from pipelines.rows import Closing
 from pipelines.runner import Engine
 from pipelines.shards import Shard
 from pipelines.storage import Storage, StorageOptions, open_storage
-from pipelines.units import SealedUnit, Unit, UnitCommit, UnitJob, UnitStage, row_totals
+from pipelines.units import SealedUnit, Unit, UnitCommit, UnitJob, UnitStage, row_totals, unit_ledger
 
 if TYPE_CHECKING:
     from ovsops.backbones.checkpoint import Checkpoint
@@ -118,6 +118,22 @@ def embed_units(labels: LabelRun, sources: Sequence[Shard]) -> tuple[Unit, ...]:
         )
         for unit, commit in zip(labels.shards, labels.commits, strict=True)
     )
+
+
+def embedded_commits(storage: Storage) -> dict[str, UnitCommit]:
+    """The committed shards of an embedding output, by unit: those of the same labels have the same units."""
+    return {commit.shard: commit for commit in unit_ledger(storage, EMBEDDED_KINDS).read_all()}
+
+
+def read_vectors(storage: Storage, table: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Vectors of a committed table (`commit.tables["regions"]`) by uid: `RegionContext.feature` of each region.
+
+    Regions that cover no patch are not there. RowError where the bytes are not those that were committed.
+    """
+    found = read_committed(storage, table, ["uid", "vector"])
+    vectors = found["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    rows = vectors.reshape(found.num_rows, -1) if found.num_rows else vectors.reshape(0, 0)
+    return dict(zip(found["uid"].to_pylist(), rows, strict=True))
 
 
 class EmbedStage(UnitStage):

@@ -11,7 +11,7 @@ from ovsops.backbones.checkpoint import Checkpoint
 from ovsops.errors import ConfigError
 from ovsops.images.decode import decode_image
 from ovsops.regions.region_vectors import RegionVectors
-from pipelines.embedding import EmbedConfig, EmbedJob, embed_units
+from pipelines.embedding import EmbedConfig, EmbedJob, embed_units, embedded_commits, read_vectors
 from pipelines.labelled_shards import open_label_run
 from pipelines.mining import EMBEDDED, EXCLUSIVE_FILE, MiningConfig, MiningJob, mine, mine_exclusive
 from pipelines.readers import ReaderConfig, read_shard
@@ -87,7 +87,19 @@ def test_every_region_has_its_vector_and_pairs_are_mined(labelled: Path, tmp_pat
     np.testing.assert_allclose(regions["vector"].to_pylist()[0], found.regions[0], atol=1e-5)
     np.testing.assert_allclose(images["vector"].to_pylist()[0], found.image, atol=1e-5)
 
+    # as contexts of negatives
     labels = open_label_run(str(labelled / "labels"), OPTIONS)
+    vectors_storage = open_storage(str(out), OPTIONS)
+    commits = embedded_commits(vectors_storage)
+    assert set(commits) == {unit.id for unit in labels.shards}
+    by_uid = {
+        uid: vector
+        for commit in commits.values()
+        for uid, vector in read_vectors(vectors_storage, commit.tables["regions"]).items()
+    }
+    assert list(by_uid) == instances["instance_uid"].to_pylist()
+    np.testing.assert_array_equal(by_uid[first["instance_uid"]], np.float32(regions["vector"].to_pylist()[0]))
+
     job = MiningJob(
         embeddings=str(out / "regions"),
         output=str(tmp_path / "mined"),
