@@ -1,6 +1,7 @@
 """Do validators find negatives that are true? Held-out scenes of the miniature world, poisoned on purpose.
 
 python -m benchmarks.negative_validators [--scenes 300] [--tune 300] [--language en] [--json FILE]
+python -m benchmarks.negative_validators --file OUT.jsonl   # what texts drop of `ovsops negate`'s output, how fast
 
 Every region has a caption that says some of its attributes, and ten negatives by rule. One negative in ten is replaced
 by a true statement:
@@ -18,6 +19,7 @@ record. Margins are fitted on the right captions of validation scenes, by type, 
 
 import argparse
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +33,14 @@ from ovsops.miniature.attributes import COLOURS, MATERIALS, PATTERNS, SIZES
 from ovsops.miniature.captions import ATTRIBUTES, region_phrase
 from ovsops.miniature.scene import Thing, draw_scene
 from ovsops.miniature.splits import Split, seeds_of
-from ovsops.negatives.candidates import CandidateNegatives, RegionContext, Validator, validate_all
+from ovsops.negatives.candidates import (
+    CandidateNegatives,
+    RegionContext,
+    Source,
+    Validator,
+    count_drops,
+    validate_all,
+)
 from ovsops.negatives.corpus import CorpusSample
 from ovsops.negatives.lexicon import LANGUAGES, Language
 from ovsops.negatives.margin_check import MarginConfig, MarginSample, MarginValidator, fit_margins, margins_of
@@ -68,7 +77,11 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--tune", type=int, default=300)
     parser.add_argument("--language", choices=LANGUAGES, default="en")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--file", type=Path, help="output of `ovsops negate`: only texts, without contexts")
     options = parser.parse_args(words)
+    if options.file:
+        print(drops_of_file(options.file, options.language))
+        return
     vectors = RegionVectors.load(Checkpoint(source="miniature:fgclip2"))
     tuning = poisoned_regions("validation", options.tune, options.language, vectors)
     regions = poisoned_regions("test", options.scenes, options.language, vectors)
@@ -93,6 +106,31 @@ def main(words: Sequence[str] | None = None) -> None:
         print("| " + " | ".join(str(row[column]) for column in columns) + " |")
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+
+
+def drops_of_file(path: Path, language: Language) -> str:
+    """Drops by reason, and regions per CPU-second."""
+    candidates = []
+    source: Source = "rule"
+    for number, line in enumerate(path.read_text("utf-8").splitlines()):
+        row = json.loads(line)
+        if row["negatives"] is None:
+            continue
+        candidates.append(
+            CandidateNegatives(
+                key=str(number),
+                positive=row.get("positive", row["text"]),
+                language=language,
+                texts=tuple(row["negatives"]),
+                types=tuple(row["types"]),
+                sources=(source,) * len(row["negatives"]),
+            )
+        )
+    started = time.process_time()
+    drops = count_drops(validate_all([TextValidator()], candidates, [RegionContext()] * len(candidates)))
+    speed = len(candidates) / (time.process_time() - started)
+    total = sum(len(each.texts) for each in candidates)
+    return f"{len(candidates)} captions, {total} negatives; dropped {dict(drops)}; {speed:.0f} captions/CPU-second"
 
 
 def poisoned_regions(

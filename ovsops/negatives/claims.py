@@ -5,6 +5,7 @@ compares captions must not take what it cannot read for equal.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -51,17 +52,25 @@ class Said:
     """A caption as claims."""
 
     language: Language
-    claims: frozenset[Claim]
+    listed: tuple[Claim, ...]
+    """As often as they are made: a seat and legs made of wood make two."""
     words: frozenset[str]
     """Words that are neither claims nor grammar: what the lexicon does not know."""
     all_words: frozenset[str]
     """Words of claims, too."""
 
+    @property
+    def claims(self) -> frozenset[Claim]:
+        """Each once."""
+        return frozenset(self.listed)
+
+    def beyond(self, other: "Said") -> list[Claim]:
+        """Claims that the other caption does not make, or not as often."""
+        return list(Counter(self.listed) - Counter(other.listed))
+
     def is_said_in(self, other: "Said") -> bool:
         """Whether the other caption says all that this one says, as far as words tell."""
-        return (
-            self.language == other.language and self.claims <= other.claims and self.words <= other.all_words
-        )
+        return self.language == other.language and not self.beyond(other) and self.words <= other.all_words
 
 
 @lru_cache(maxsize=65_536)
@@ -73,7 +82,7 @@ def said_by(text: str) -> Said | None:
     language: Language = "zh" if found == "zh" else "en"
     phrase = parse(caption, language)
     lexicon = load_lexicon(language)
-    claims = frozenset(
+    listed = tuple(
         Claim(slot.type, lexicon.types[slot.type].terms[slot.term].value, head)
         for slot, head in zip(phrase.slots, _heads(phrase), strict=True)
     )
@@ -85,7 +94,7 @@ def said_by(text: str) -> Said | None:
     grammar = _FUNCTION_WORDS[language]
     return Said(
         language=language,
-        claims=claims,
+        listed=listed,
         words=frozenset(_WORD.findall("".join(rest))) - grammar,
         all_words=frozenset(_WORD.findall(lowered)) - grammar,
     )

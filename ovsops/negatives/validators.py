@@ -5,7 +5,7 @@ may be true. Both validators are pure and need no model.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -89,11 +89,9 @@ def _truth(negative: Said | None, known: _Known) -> DropReason | None:
         return "V_NEIGHBOUR"
     if negative.words - positive.all_words:
         return None  # it says something that the lexicon does not know: for a model to judge
-    language, changed = negative.language, negative.claims - positive.claims
-    removed = {(claim.type, claim.value) for claim in positive.claims - negative.claims}
-    own = [
-        holds(claim, language, positive.claims) or _replaced(claim, removed, language) for claim in changed
-    ]
+    language, changed = negative.language, negative.beyond(positive)
+    gone = positive.beyond(negative)
+    own = [_replaced(claim, gone, language) or holds(claim, language, positive.claims) for claim in changed]
     if "excluded" not in own:
         return "V_SYNONYM" if {"same", "confusable"}.intersection(own) else "V_OPEN"
     found = [holds(claim, language, known.claims) for claim in changed]
@@ -106,10 +104,11 @@ def _truth(negative: Said | None, known: _Known) -> DropReason | None:
     return None
 
 
-def _replaced(claim: Claim, removed: Collection[tuple[str, str]], language: Language) -> Relation | None:
-    """How a claim stands to those of its type that are gone: a new noun gives all that hangs on it a new head."""
-    gone = [Claim(claim.type, value, claim.head) for kind, value in removed if kind == claim.type]
-    return holds(claim, language, gone)
+def _replaced(claim: Claim, gone: Sequence[Claim], language: Language) -> Relation | None:
+    """How a claim stands to those that it took the place of: of its thing, else of any, as a new noun gives all that
+    hangs on it a new head."""
+    moved = [Claim(other.type, other.value, claim.head) for other in gone]
+    return holds(claim, language, gone) or holds(claim, language, moved)
 
 
 def _said(texts: Sequence[str], language: str) -> tuple[Said, ...]:

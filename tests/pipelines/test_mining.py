@@ -1,4 +1,5 @@
 import hashlib
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,9 @@ from pipelines.mining import (
     EMBEDDED,
     EXCLUSIVE_FILE,
     MINED,
+    TASK,
     EmbeddedFiles,
+    MineStage,
     MiningConfig,
     MiningJob,
     mine,
@@ -188,6 +191,23 @@ def test_folders_that_hold_none(tmp_path: Path) -> None:
         MiningConfig(k=0)
     with pytest.raises(ConfigError, match="min_score is 2"):
         MiningConfig(min_score=2.0)
+
+
+def test_a_stage_travels_and_does_its_task_anywhere(tmp_path: Path) -> None:
+    """What Ray does with it, without Ray: pickled on the driver, set up and run on a worker, twice."""
+    files = EmbeddedFiles.list(write(tmp_path / "e", corpus(), [40]), OPTIONS)
+    config = MiningConfig(k=4, min_score=-1.0, block_rows=50)
+    data = pickle.dumps(MineStage(files, str(tmp_path / "o"), config, IDS, [(1, 0)]))
+    assert len(data) < 2000
+    task = pa.table({"first": [30], "end": [60]}, schema=TASK)
+    written = []
+    for _ in range(2):
+        stage = pickle.loads(data)
+        stage.setup()
+        (done,) = stage.process(task)
+        written.append((tmp_path / "o" / done["path"][0].as_py()).read_bytes())
+    assert done["pairs"].to_pylist() == [30 * 4]
+    assert written[0] == written[1]
 
 
 def test_losers_of_exclusive_groups(tmp_path: Path) -> None:

@@ -66,7 +66,9 @@ def reason(positive: str, text: str, language: Language = "en", **context) -> st
         ("a red ball", "蓝色的球", "R_LANGUAGE_MISMATCH"),
         ("a red ball on a blue box", "a blue ball on a blue box", None),
         ("a red ball on a blue box", "a blue ball on a red box", None),  # the same words of other things
-        ("a black and white cat", "a grey and white cat", "V_SYNONYM"),
+        ("a black and white cat", "a dark grey and white cat", "V_SYNONYM"),
+        ("a black and white cat", "a beige and white cat", None),  # no word of black
+        ("a bench with a wooden seat and metal legs", "a bench with a wooden seat and wooden legs", None),
         ("a black and white cat", "a green and white cat", None),
     ],
 )
