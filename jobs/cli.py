@@ -278,6 +278,33 @@ def overlay(
     return 0
 
 
+@app.command()
+def report(
+    output: OutputUrl,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Page to write. Default: report.html in the run."),
+    ] = None,
+    beside: Annotated[
+        list[Path],
+        typer.Option("--beside", metavar="DIR", help="Output of another job about this run; may repeat."),
+    ] = [],  # noqa: B006
+    images: Annotated[int, typer.Option("--images", min=1, help="Pictures at most.")] = 160,
+    seed: Annotated[int, typer.Option("--seed", help="Others show other pictures.")] = 0,
+    max_mb: Annotated[float, typer.Option("--max-mb", min=0.5, help="Size of the page at most.")] = 15.0,
+    endpoint_url: EndpointUrl = None,
+) -> int:
+    """One self-contained HTML page about a run: what was labelled, what failed, how good, what it cost, pictures."""
+    from jobs.report import write_report
+    from pipelines.report.counting import GalleryConfig
+    from pipelines.report.run_report import ReportConfig
+
+    config = ReportConfig(gallery=GalleryConfig(images=images, seed=seed), max_bytes=round(max_mb * 1e6))
+    line = write_report(output, _storage_options(endpoint_url), out=out, beside=beside, config=config)
+    sys.stdout.write(line + "\n")
+    return 0
+
+
 @app.command(name="validate-set")
 def validate_training_set(
     path: Annotated[

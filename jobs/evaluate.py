@@ -1,6 +1,5 @@
 """From a recipe to an evaluation that can run, and what is shown of it."""
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,11 +22,11 @@ from pipelines.evaluation.object_figures import HEADLINES, OBJECT_MEANINGS
 from pipelines.evaluation.pictures import ImageSource
 from pipelines.evaluation.truths import BenchmarkTruth, TruthSource
 from pipelines.export import vocabulary_of
-from pipelines.ledger import Ledger
+from pipelines.ledger import Ledger, tables_sha256
 from pipelines.manifest import read_manifest
 from pipelines.schemas import SCHEMA_VERSION
 from pipelines.shards import expand_inputs
-from pipelines.storage import Storage, StorageOptions, local_path, open_storage, scheme_of
+from pipelines.storage import StorageOptions, local_path, open_storage, scheme_of
 from pipelines.truth.benchmarks import find_benchmark
 
 logger = logging.getLogger(__name__)
@@ -97,7 +96,7 @@ def _run(name: str, url: str, truth: TruthSource, recipe: EvaluateRecipe) -> Eva
             "labels": storage.url,
             "recipe_hash": manifest.get("recipe_hash", ""),
             "checkpoints": manifest.get("checkpoints", {}),
-            "tables_sha256": _tables_sha256(storage),
+            "tables_sha256": tables_sha256(Ledger(storage).read_all()),
         },
     )
 
@@ -113,15 +112,6 @@ def _source(url: str, options: StorageOptions) -> ImageSource | None:
     return ImageSource(
         shards=tuple(shards), reader=recipe.input.reader, decode=recipe.decode, options=recipe.storage
     )
-
-
-def _tables_sha256(storage: Storage) -> str:
-    """One hash over the bytes of all committed tables: which labels these figures are about."""
-    digest = hashlib.sha256()
-    for commit in Ledger(storage).read_all():
-        for kind in sorted(commit.tables):
-            digest.update(f"{kind} {commit.shard} {commit.tables[kind]['sha256']}\n".encode())
-    return digest.hexdigest()
 
 
 def _absolute(url: str) -> str:

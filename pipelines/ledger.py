@@ -262,6 +262,15 @@ class Ledger(Generic[Record]):
         self.storage.prune(parts_folder(shard))
 
 
+def tables_sha256(commits: Iterable[ShardRecord]) -> str:
+    """One hash over the bytes of all committed tables, by shard's name: which labels something is about."""
+    digest = hashlib.sha256()
+    for commit in commits:
+        for kind in sorted(commit.tables):
+            digest.update(f"{kind} {commit.shard} {commit.tables[kind]['sha256']}\n".encode())
+    return digest.hexdigest()
+
+
 def _has_bytes_of(shard: Shard, commit: ShardRecord, options: StorageOptions) -> bool:
     """Whether a shard that looks new (another time stamp) holds the very bytes that were labelled."""
     if shard.kind != "tar" or shard.size != commit.size or not commit.sha256:
