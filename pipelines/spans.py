@@ -83,7 +83,7 @@ def add_spans(known: dict[str, list[Span]], text: str | None) -> None:
 
 def joined(spans: Iterable[Sequence[float]], limit: int = MAX_SPANS) -> list[Span]:
     """At most `limit` spans in order of time: neighbours are joined, the smallest gap of starts first."""
-    found = [_rounded(span) for span in sorted(spans)]
+    found = [_rounded(span) for span in sorted(spans, key=tuple)]
     while len(found) > limit:
         place = min(range(1, len(found)), key=lambda i: found[i][0] - found[i - 1][0])
         earlier, later = found[place - 1], found.pop(place)

@@ -66,6 +66,8 @@ _REGION_COLUMNS = (
 class ChosenImage:
     """An image of the gallery with its rows and its picture."""
 
+    turn: int
+    """Place in the order of choice: what comes late goes first where the page is full."""
     shard: str
     row: Mapping[str, Any]
     regions: tuple[Mapping[str, Any], ...]
@@ -127,6 +129,7 @@ def make_gallery(
             rows.pop(shard, None)
     found = fetch_pictures(rows, commit_of, pictures, options)
     sampled = {candidate.region_uid for candidate in chosen}
+    turns = {candidate.image_uid: turn for turn, candidate in enumerate(chosen)}
     missing: dict[str, int] = defaultdict(int)
     lost: set[str] = set()
     images = []
@@ -139,6 +142,7 @@ def make_gallery(
                 lost.add(commit_of[shard].name)
             images.append(
                 ChosenImage(
+                    turn=turns[uid],
                     shard=commit_of[shard].name,
                     row=row,
                     regions=_drawn(regions[uid], sampled, config.regions_per_image),
@@ -180,19 +184,21 @@ def gallery_data(
     has, r regions; of a region c class, s score, p chance, d decision, b box, g mask, a area, q codes, v verdict,
     t T captions, x rivals, o positive text, N negatives.
     """
-    found: list[dict[str, Any]] = []
+    found: list[tuple[int, dict[str, Any]]] = []
     used = 0
-    for image in gallery.images:
+    places_on_page = {id(image): place for place, image in enumerate(gallery.images)}
+    for image in sorted(gallery.images, key=lambda each: each.turn):
         plain = _image(image, places, negatives)
         size = _size(plain)
         if used + size > max_bytes and plain["t"]:  # the masks alone may still fit
             plain["t"], plain["m"] = "", "page"
             size = _size(plain)
         if used + size > max_bytes:
-            return found, len(gallery.images) - len(found)
+            continue
         used += size
-        found.append(plain)
-    return found, 0
+        found.append((places_on_page[id(image)], plain))
+    shown = [plain for _, plain in sorted(found, key=lambda each: each[0])]
+    return shown, len(gallery.images) - len(shown)
 
 
 def _size(plain: Any) -> int:

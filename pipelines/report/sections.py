@@ -1,6 +1,7 @@
 """The sections below a page's head: failures, scores, classes, confusions, throughput, how the run was made."""
 
 import json
+from collections.abc import Mapping
 from html import escape
 
 import numpy as np
@@ -161,7 +162,7 @@ def classes(report: RunReport) -> str:
     return section("classes", Text("Classes", "类别"), lead, table if rows else "", folded, _absent(absent))
 
 
-def _class_row(report: RunReport, found: ShownClass, most: int, measured: dict[int, float]) -> str:
+def _class_row(report: RunReport, found: ShownClass, most: int, measured: Mapping[int, float]) -> str:
     table = report.counts.scores[found.id]
     by_decision = table.sum(axis=1)
     total = int(by_decision.sum())

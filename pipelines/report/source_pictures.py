@@ -155,7 +155,7 @@ def small_webp(pixels: UInt8[np.ndarray, "h w 3"], config: PictureConfig) -> byt
     side = min(config.side, max(picture.size))
     while True:
         scale = side / max(picture.size)
-        size_wh = tuple(max(1, round(length * scale)) for length in picture.size)
+        size_wh = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
         shown = picture.resize(size_wh, Image.Resampling.LANCZOS, reducing_gap=3.0) if scale < 1 else picture
         for quality in _QUALITIES:
             data = _encoded(shown, quality=quality)

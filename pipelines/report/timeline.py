@@ -56,7 +56,7 @@ def make_timeline(spans: Spans) -> Timeline | None:
     for stage, some in spans.items():
         rates[stage], busy[stage] = np.zeros(num_slices), np.zeros(num_slices)
         for started, ended, worked, images in some:
-            shares = _shares(*(_working(sessions, at) for at in (started, ended)), num_slices, width)
+            shares = _shares(_working(sessions, started), _working(sessions, ended), num_slices, width)
             rates[stage] += images * shares / width
             busy[stage] += worked * shares / width
     return Timeline(width_s=width, sessions=sessions, rates=rates, busy=busy)
