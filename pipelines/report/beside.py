@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ovsops.errors import CheckpointError, ConfigError
@@ -26,6 +27,10 @@ _FORMAT = 1
 """Version of `metrics.json` that is read."""
 _MAX_FILES = 256
 """Parquet files that are searched for negatives at most."""
+_LABELS = ("images", "instances")
+"""Folders of tables that hold labels."""
+_TABLE = ("instance_uid", "positive", "negatives", "types")
+"""Columns of the negatives job's tables."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +74,23 @@ class Beside:
     negatives_from: tuple[str, ...] = ()
 
 
-def look_beside(facts: RunFacts, extra: Sequence[Path] = (), *, regions: Collection[str] = ()) -> Beside:
-    """Look in the run's folder, its neighbours and `extra`; a run on S3 has `extra` alone."""
+def look_beside(
+    facts: RunFacts,
+    extra: Sequence[Path] = (),
+    *,
+    regions: Collection[str] = (),
+    shards: Collection[str] = (),
+) -> Beside:
+    """Look in the run's folder, its neighbours and `extra`; a run on S3 has `extra` alone.
+
+    Negatives are kept of `regions`; their `shards` are looked at first.
+    """
     for folder in extra:
         if not folder.is_dir():
             raise ConfigError(f"--beside {folder}: there is no such folder; name the output of another job")
     folders = list(_folders(facts, extra))
     calibrator, why = _calibrator(facts)
-    negatives, number, sources = _negatives(folders, frozenset(regions))
+    negatives, number, sources = _negatives(folders, frozenset(regions), frozenset(shards))
     return Beside(
         evaluations=tuple(_evaluations(facts, folders)),
         calibrator=calibrator,
@@ -159,19 +173,26 @@ def _calibrator(facts: RunFacts) -> tuple[ScoreCalibrator | None, str]:
 
 
 def _negatives(
-    folders: Sequence[Path], regions: frozenset[str]
+    folders: Sequence[Path], regions: frozenset[str], shards: Collection[str]
 ) -> tuple[dict[str, Negatives], int, tuple[str, ...]]:
-    """Hard negatives in Parquet files of the folders, by region: training sets, and tables of `instance_uid`."""
+    """Hard negatives in Parquet files of the folders, by region: tables of the negatives job, and training sets.
+
+    Files that are called after one of `shards` are read first.
+    """
     found: dict[str, Negatives] = {}
     number, sources, left = 0, [], _MAX_FILES
     for folder in folders:
         before = number
-        for path in sorted(folder.rglob("*.parquet"))[:left]:
-            left -= 1
+        paths = [p for p in folder.rglob("*.parquet") if p.parent.name not in _LABELS and not p.is_symlink()]
+        paths.sort(key=lambda path: (path.stem not in shards, path))
+        for path in paths[:left]:
             try:
                 number += _read_negatives(path, regions, found)
             except (OSError, pa.ArrowException) as error:
                 logger.warning("%s cannot be read for negatives: %s", path, error)
+        if len(paths) > left:
+            logger.warning("%s: %d of its files were not read for negatives", folder, len(paths) - left)
+        left = max(0, left - len(paths))
         if number > before:
             sources.append(str(folder))
     return found, number, tuple(sources)
@@ -181,16 +202,39 @@ def _read_negatives(path: Path, regions: frozenset[str], found: dict[str, Negati
     """Add a file's negatives of the wanted regions; how many regions have some."""
     file = pq.ParquetFile(path)
     names = set(file.schema_arrow.names)
+    if names >= set(_TABLE):
+        return _read_table(file, regions, found)
+    if names >= {"regions", "short_caption"}:
+        return _read_training_set(file, regions, found)
+    return 0
+
+
+def _read_table(file: pq.ParquetFile, regions: frozenset[str], found: dict[str, Negatives]) -> int:
+    number, wanted = 0, pa.array(sorted(regions), pa.string())
+    for batch in file.iter_batches(columns=list(_TABLE)):
+        rows = pa.Table.from_batches([batch])
+        rows = rows.filter(pc.is_valid(rows.column("negatives")))
+        number += rows.num_rows
+        for row in rows.filter(pc.is_in(rows.column("instance_uid"), value_set=wanted)).to_pylist():
+            found[row["instance_uid"]] = Negatives(
+                positive=row["positive"] or "",
+                texts=tuple(row["negatives"]),
+                types=tuple(row["types"] or ()),
+            )
+    return number
+
+
+def _read_training_set(file: pq.ParquetFile, regions: frozenset[str], found: dict[str, Negatives]) -> int:
     number = 0
-    if "regions" in names and "short_caption" in names:  # a training set in Parquet
-        for batch in file.iter_batches(columns=["regions"], batch_size=1024):
-            for region in (each for row in batch.column("regions").to_pylist() for each in row or ()):
-                if region["flag_short_neg"]:
-                    number += 1
-                    if region["region_uid"] in regions:
-                        found[region["region_uid"]] = Negatives(
-                            positive=region["short_expr"],
-                            texts=tuple(region["short_expr_negs"]),
-                            types=tuple(region["neg_types"]),
-                        )
+    for batch in file.iter_batches(columns=["regions"], batch_size=1024):
+        for region in (each for row in batch.column("regions").to_pylist() for each in row or ()):
+            if not region["flag_short_neg"]:
+                continue
+            number += 1
+            if region["region_uid"] in regions:
+                found[region["region_uid"]] = Negatives(
+                    positive=region["short_expr"],
+                    texts=tuple(region["short_expr_negs"]),
+                    types=tuple(region["neg_types"]),
+                )
     return number

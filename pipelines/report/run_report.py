@@ -102,5 +102,7 @@ def gather(
     counts = count_run(storage, facts.commits, config.gallery)
     chosen = choose_images(counts, config.gallery)
     gallery = make_gallery(storage, facts.commits, chosen, config.gallery, config.pictures, options)
-    found = look_beside(facts, beside, regions=gallery.region_uids)
+    found = look_beside(
+        facts, beside, regions=gallery.region_uids, shards={candidate.shard for candidate in chosen}
+    )
     return RunReport(facts, counts, gallery, found, config)

@@ -8,10 +8,12 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ovsops.errors import ConfigError, OutputError
-from pipelines.report.beside import look_beside
+from pipelines.report.beside import Negatives, look_beside
 from pipelines.report.counting import GalleryConfig
 from pipelines.report.facts import read_facts
 from pipelines.report.run_page import run_page
@@ -213,3 +215,24 @@ def test_evaluations_beside_are_found_by_content(made_page: MadePage, tmp_path: 
     assert "95 % interval 0.400 to 0.600" in text
     assert "the labels changed since this was measured" in text
     assert "IoU measured" in text
+
+
+def test_tables_of_the_negatives_job_are_read(made_page: MadePage, tmp_path: Path) -> None:
+    facts = read_facts(open_storage(str(made_page.out)))
+    uids = sorted(made_page.report.gallery.region_uids)[:3]
+    rows = {
+        "instance_uid": [*uids, "other"],
+        "positive": ["a red ball", "a", None, "b"],
+        "negatives": [["a blue ball"], None, ["c"], ["d"]],
+        "types": [["colour"], None, None, ["e"]],
+    }
+    (tmp_path / "negatives").mkdir()
+    pq.write_table(pa.table(rows), tmp_path / "negatives" / "s.parquet")
+    (tmp_path / "negatives" / "broken.parquet").write_bytes(b"PAR1 no")
+    found = look_beside(facts, [tmp_path], regions=uids)
+    assert found.num_negatives >= 3
+    assert found.negatives[uids[0]] == Negatives(
+        positive="a red ball", texts=("a blue ball",), types=("colour",)
+    )
+    assert uids[1] not in found.negatives
+    assert found.negatives[uids[2]].texts == ("c",)
