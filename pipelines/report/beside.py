@@ -8,17 +8,19 @@ import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ovsops.errors import CheckpointError, ConfigError
-from ovsops.regions.calibration import ScoreCalibrator
 from pipelines.ledger import tables_sha256
 from pipelines.report.facts import RunFacts
 from pipelines.storage import local_path, scheme_of
+
+if TYPE_CHECKING:
+    from ovsops.regions.calibration import ScoreCalibrator
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +67,7 @@ class Beside:
     """All that was found."""
 
     evaluations: tuple[Evaluation, ...] = ()
-    calibrator: ScoreCalibrator | None = None
+    calibrator: "ScoreCalibrator | None" = None
     why_no_calibrator: str = ""
     negatives: Mapping[str, Negatives] = field(default_factory=dict)
     """By `instance_uid`, of the regions that were asked for."""
@@ -160,12 +162,14 @@ def _points(bins: Sequence[Mapping[str, Any]], what: str) -> list[tuple[float, f
     ]
 
 
-def _calibrator(facts: RunFacts) -> tuple[ScoreCalibrator | None, str]:
+def _calibrator(facts: RunFacts) -> "tuple[ScoreCalibrator | None, str]":
     """The calibrator that the recipe names, where its file is still there and still the same."""
     settings = facts.manifest.get("settings", {}).get("calibrator") or {}
     source = settings.get("source") if isinstance(settings, Mapping) else None
     if not source:
         return None, ""
+    from ovsops.regions.calibration import ScoreCalibrator  # loads torch, which no other part of a page needs
+
     try:
         return ScoreCalibrator.from_json(json.loads(Path(source).read_bytes())), ""
     except (OSError, ValueError, CheckpointError) as error:

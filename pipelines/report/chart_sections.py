@@ -105,8 +105,8 @@ def _reasons(report: RunReport) -> str:
     if not reasons:
         return ""
     rows = "".join(
-        f'<tr><td class="code"><button type="button" class="link" data-filter-reason="{escape(clean(code, 40))}">'
-        f'<a href="#gallery">{shown(code, 40)}</a></button></td>'
+        f'<tr><td class="code"><a href="#gallery" data-filter-reason="{escape(clean(code, 40))}">'
+        f"{shown(code, 40)}</a></td>"
         f"<td>{both(CARRIED.get(code, UNKNOWN_CODE.meaning))}</td>"
         f'<td class="n">{number(count)}</td><td class="n phone-off">{share(count, total)}</td></tr>'
         for code, count in reasons.most_common()

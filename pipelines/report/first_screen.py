@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from html import escape
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ovsops.regions.calibration import ScoreCalibrator
 from pipelines.report.beside import Evaluation
 from pipelines.report.charts import stacked_bar
 from pipelines.report.code_texts import failure_text
@@ -15,6 +15,9 @@ from pipelines.report.facts import KILLED
 from pipelines.report.run_report import RunReport
 from pipelines.report.texts import Text, both, clean, duration, number, share, shown
 from pipelines.rows import SKIP_PREFIX
+
+if TYPE_CHECKING:
+    from ovsops.regions.calibration import ScoreCalibrator
 
 FIGURES = {
     "box_ap50": Text("AP50 of boxes", "检测框 AP50"),
@@ -218,7 +221,7 @@ def _quality(report: RunReport) -> str:
     return _card(title, both(Text("not measured", "未测量")), _items(both(advice), *lines))
 
 
-def _fitted_on(calibrator: ScoreCalibrator | None) -> list[str]:
+def _fitted_on(calibrator: "ScoreCalibrator | None") -> list[str]:
     if calibrator is None:
         return []
     text = Text("fitted on {n} boxes", "基于 {n} 个框拟合")

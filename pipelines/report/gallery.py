@@ -6,6 +6,7 @@ shown size, so that a browser never unpacks more pixels than it shows.
 
 import base64
 import io
+import json
 import logging
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -201,15 +202,17 @@ def gallery_data(
     return shown, len(gallery.images) - len(shown)
 
 
+def page_json(data: Any) -> str:
+    """JSON that cannot end the element it stands in, whatever is in it."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
 def _size(plain: Any) -> int:
-    """Bytes of the JSON, a little more than it takes."""
-    if isinstance(plain, dict):
-        return 2 + sum(len(key) + 4 + _size(value) for key, value in plain.items())
-    if isinstance(plain, list):
-        return 2 + sum(1 + _size(value) for value in plain)
-    if isinstance(plain, str):
-        return 2 + len(plain) if plain.isascii() and "<" not in plain else 2 + 6 * len(plain)
-    return 24 if isinstance(plain, float) else 12
+    """Bytes in the page, with the comma."""
+    return len(page_json(plain).encode()) + 1
 
 
 def _image(

@@ -4,7 +4,6 @@ The policy in its head names the one style and the one script by hash: nothing e
 """
 
 import hashlib
-import json
 from base64 import b64encode
 from collections.abc import Mapping
 from importlib.resources import files
@@ -13,11 +12,11 @@ from typing import Any
 from pipelines.report import chart_sections, sections
 from pipelines.report.code_texts import CARRIED
 from pipelines.report.first_screen import head, hidden_title
-from pipelines.report.gallery import gallery_data
+from pipelines.report.gallery import gallery_data, page_json
 from pipelines.report.run_report import RunReport
 from pipelines.report.texts import Text, both, clean, number, share, shown
 
-_RESERVE = 60_000
+_RESERVE = 20_000
 """Bytes kept free for the parts around the gallery that are not measured."""
 
 _TEXTS = {
@@ -79,7 +78,7 @@ def run_page(report: RunReport) -> str:
     style, script = (asset(name) for name in ("run_page.css", "run_page.js"))
     fixed = sum(len(part.encode()) for part in (*body, *after, style, script)) + _RESERVE
     data = _data(report)
-    fixed += len(_json(data).encode())
+    fixed += len(page_json(data).encode())
     data["images"], num_left_out = gallery_data(
         report.gallery, report.place_of, report.beside.negatives, max_bytes=report.config.max_bytes - fixed
     )
@@ -95,7 +94,7 @@ def run_page(report: RunReport) -> str:
         '<meta name="referrer" content="no-referrer">\n'
         f"<title>{hidden_title(report)}</title>\n<style>{style}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join([*body, *after])
-        + f'\n</main>\n{_viewer()}\n<script type="application/json" id="data">{_json(data)}</script>\n'
+        + f'\n</main>\n{_viewer()}\n<script type="application/json" id="data">{page_json(data)}</script>\n'
         f"<script>{script}</script>\n</body>\n</html>\n"
     )
 
@@ -107,14 +106,6 @@ def asset(name: str) -> str:
 
 def _hash(text: str) -> str:
     return f"sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def _json(data: Any) -> str:
-    """JSON that cannot end its element, whatever is in it."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
 
 
 def _data(report: RunReport) -> dict[str, Any]:

@@ -78,7 +78,6 @@ def test_masks_land_where_the_truth_is(page: Page, made_page: MadePage) -> None:
             assert (middles == (truth == category)).mean() > 0.999, (key, category)
             checked += 1
     assert checked >= 4
-    assert page.problems == []
 
 
 def test_masks_of_a_photo_that_is_shown_smaller(page: Page) -> None:

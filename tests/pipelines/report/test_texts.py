@@ -57,6 +57,12 @@ def test_a_secret_at_the_cut_is_gone_too() -> None:
     assert "AKIA" not in clean(text)
 
 
+def test_secrets_of_the_environment_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t/key+value0")
+    assert clean("caption s3cr3t/key+value0") == "caption [redacted]"
+    assert "s3cr3t" not in both(Text("{x}", "{x}"), x="s3cr3t/key+value0")
+
+
 def test_markup_is_text() -> None:
     assert "<img" not in shown("</script><img src=x onerror=alert(1)>")
     assert both(Text("{x}", "{x}"), x="<b>") == "&lt;b&gt;"
