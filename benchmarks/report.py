@@ -1,6 +1,6 @@
 """The page of a large run: CPU seconds, memory and bytes.
 
-    python -m benchmarks.report --images 100000 --regions-per-image 10
+python -m benchmarks.report --images 100000 --regions-per-image 10
 """
 
 import argparse

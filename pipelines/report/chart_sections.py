@@ -10,8 +10,8 @@ from pipelines.report.charts import histogram, lines, reliability
 from pipelines.report.code_texts import CARRIED, UNKNOWN_CODE
 from pipelines.report.counting import UNDECIDED
 from pipelines.report.run_report import RunReport
-from pipelines.report.sections import STYLES, folded, section, table
-from pipelines.report.texts import Text, both, clean, number, share, shown
+from pipelines.report.sections import STYLES, code_name, folded, section, table
+from pipelines.report.texts import Text, both, clean, number, share
 
 _DECISION_NAMES = {
     "accept": Text("accept", "接受"),
@@ -106,7 +106,7 @@ def _reasons(report: RunReport) -> str:
         return ""
     rows = "".join(
         f'<tr><td class="code"><a href="#gallery" data-filter-reason="{escape(clean(code, 40))}">'
-        f"{shown(code, 40)}</a></td>"
+        f"{code_name(code)}</a></td>"
         f"<td>{both(CARRIED.get(code, UNKNOWN_CODE.meaning))}</td>"
         f'<td class="n">{number(count)}</td><td class="n phone-off">{share(count, total)}</td></tr>'
         for code, count in reasons.most_common()
@@ -185,11 +185,11 @@ def _stage_table(report: RunReport) -> str:
         alone = f"{images / busy:,.1f}" if busy else "–"
         rows.append(
             f"<tr><td>{both(name)}</td><td class='n'>{number(images)}</td><td class='n'>{busy:,.1f} s</td>"
-            f"<td class='n'>{each}</td><td class='n'>{alone}</td></tr>"
+            f"<td class='n'>{each}</td><td class='n phone-off'>{alone}</td></tr>"
         )
     head = (
         f"<tr><th>{both(Text('stage', '阶段'))}</th><th class=n>{both(Text('images', '图片数'))}</th>"
         f"<th class=n>{both(Text('worked', '工作时间'))}</th><th class=n>{both(Text('an image', '每张'))}</th>"
-        f"<th class=n>{both(Text('images/s, one worker', '单进程张/秒'))}</th></tr>"
+        f"<th class='n phone-off'>{both(Text('images/s, one worker', '单进程张/秒'))}</th></tr>"
     )
     return folded(Text("Stages in numbers", "阶段数据"), table(head, "".join(rows)), is_open=True)

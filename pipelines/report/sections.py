@@ -29,6 +29,11 @@ def section(anchor: str, title: Text, lead: str, *parts: str) -> str:
     )
 
 
+def code_name(code: str) -> str:
+    """A code as HTML; long ones break after their underscores."""
+    return shown(code, 40).replace("_", "_<wbr>")
+
+
 def folded(title: Text, content: str, *, is_open: bool = False, **fields: object) -> str:
     """Content that opens and closes."""
     state = " open" if is_open else ""
@@ -108,7 +113,7 @@ def _notes(report: RunReport) -> str:
     if not notes:
         return ""
     rows = "".join(
-        f'<tr><td class="code"><code>{shown(code, 40)}</code></td>'
+        f'<tr><td class="code"><code>{code_name(code)}</code></td>'
         f"<td>{both(note_text(code) or UNKNOWN_CODE.meaning)}</td><td class='n'>{number(count)}</td></tr>"
         for code, count in notes.most_common()
     )

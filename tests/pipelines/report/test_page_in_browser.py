@@ -212,6 +212,10 @@ def test_nothing_hangs_over_on_a_phone(page: Page, made_page: MadePage, language
         " && e.getBoundingClientRect().right > 391).map((e) => e.tagName + '.' + e.className)"
     )
     assert wide == []
+    tallest = page.evaluate(
+        "Math.max(...[...document.querySelectorAll('.class')].map((e) => e.offsetHeight))"
+    )
+    assert tallest < 40, "names of classes are not broken into letters"
     page.evaluate(f"{VISIBLE}[0].click()")
     dialog = "document.getElementById('viewer')"
     assert page.evaluate(f"{dialog}.scrollWidth <= {dialog}.clientWidth")
