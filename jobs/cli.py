@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from jobs.audit import audit
+from jobs.diff import diff
 from jobs.exits import ExitCode, exit_code_of, is_expected, stop_on_sigterm
+from jobs.review import review
 
 if TYPE_CHECKING:
     from jobs.recipe import LoadedEvaluate, LoadedRecipe, LoadedTrain
@@ -235,6 +238,11 @@ def export(
     for line in lines:
         Console().print(line, markup=False, highlight=False, soft_wrap=True)
     return 0
+
+
+app.command()(diff)
+app.command()(audit)
+app.command()(review)
 
 
 @app.command()

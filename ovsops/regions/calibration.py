@@ -142,8 +142,12 @@ def fit_calibrator(
     fingerprint: str,
     source: str = "truth",
     config: CalibrationConfig | None = None,
+    weights: Float64[np.ndarray, " N"] | None = None,
 ) -> ScoreCalibrator:
     """Fit one map on all samples and one on each group that has enough of them.
+
+    `weights` say how many boxes of a run each sample stands for, where a sample was drawn unequally (an audit); only
+    isotonic maps take them.
 
     Raises `ConfigError` where the samples of all groups together do not suffice or no sample is right (wrong).
     """
@@ -154,21 +158,29 @@ def fit_calibrator(
             f"{len(scores)} samples, {int(is_right.sum())} right: a calibrator needs {config.min_samples}"
             " with both right and wrong ones; audit more boxes"
         )
-    pooled = _fitted(scores, is_right, config.kind)
+    if weights is not None and config.kind != "isotonic":
+        raise ConfigError(f"calibration.kind is {config.kind}: samples with weights need isotonic")
+    weighed = np.ones(len(scores)) if weights is None else weights
+    pooled = _fitted(scores, is_right, weighed, config.kind)
     by_group = {}
     for group in np.unique(groups).tolist():
         mine = groups == group
         if _suffice(is_right[mine], config):
-            own = _fitted(scores[mine], is_right[mine], config.kind)
+            own = _fitted(scores[mine], is_right[mine], weighed[mine], config.kind)
             by_group[group] = _drawn_to(own, pooled, config.prior_samples)
     return ScoreCalibrator(
         fingerprint=fingerprint, kind=config.kind, source=source, pooled=pooled, by_group=by_group
     )
 
 
-def _fitted(scores: Float64[np.ndarray, " N"], is_right: Bool[np.ndarray, " N"], kind: Kind) -> ScoreMap:
+def _fitted(
+    scores: Float64[np.ndarray, " N"],
+    is_right: Bool[np.ndarray, " N"],
+    weights: Float64[np.ndarray, " N"],
+    kind: Kind,
+) -> ScoreMap:
     if kind == "isotonic":
-        knots, chances = _isotonic(scores, is_right)
+        knots, chances = _isotonic(scores, is_right, weights)
     else:
         logits = _logits(scores)
         fit = fit_sigmoid(torch.from_numpy(logits), torch.from_numpy(is_right))
@@ -180,12 +192,14 @@ def _fitted(scores: Float64[np.ndarray, " N"], is_right: Bool[np.ndarray, " N"],
 
 
 def _isotonic(
-    scores: Float64[np.ndarray, " N"], is_right: Bool[np.ndarray, " N"]
+    scores: Float64[np.ndarray, " N"],
+    is_right: Bool[np.ndarray, " N"],
+    own_weights: Float64[np.ndarray, " N"],
 ) -> tuple[Float64[np.ndarray, " K"], Float64[np.ndarray, " K"]]:
     """Both ends of every step; equal scores are one sample with their weight."""
     values, members = np.unique(scores, return_inverse=True)
-    weights = np.bincount(members).astype(np.float64)
-    shares = np.bincount(members, weights=is_right) / weights
+    weights = np.bincount(members, weights=own_weights)
+    shares = np.bincount(members, weights=own_weights * is_right) / weights
     steps = isotonic_regression(shares, weights=weights).x.clip(0, 1)
     is_end = np.ones(len(values), bool)
     is_end[1:-1] = (steps[1:-1] != steps[:-2]) | (steps[1:-1] != steps[2:])

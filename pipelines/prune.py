@@ -1,0 +1,309 @@
+"""Which old outputs may go, and which of their files: a plan that is shown, then carried out.
+
+Only what a run of ovsops demonstrably wrote is ever in a plan:
+
+    RUN/run.json                      our manifest: schema version, recipe, recipe hash
+    RUN/commits/S.json                a commit record that names itself and its tables
+    RUN/images|instances/S.parquet    named by a current commit record, with the size and SHA-256 it recorded
+    RUN/summary.json                  our summary, in a folder with a manifest
+
+Everything else stays: files that nothing vouches for, files whose bytes are not those recorded, symbolic links, and
+whatever a link leads to. A folder goes only where it is empty. A run is not touched at all while its lock is there,
+where it is not finished, among the newest, too young or marked to be kept, or where a file of it is younger than the
+run's end: then somebody worked on it since. Right before deletion a file must still have the size and tag of the
+plan.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ovsops.errors import ConfigError
+from pipelines.ledger import Commit
+from pipelines.lock import LOCK
+from pipelines.manifest import MANIFEST
+from pipelines.storage import ObjectInfo, Storage
+from pipelines.summary import SUMMARY
+
+logger = logging.getLogger(__name__)
+
+DAY_S = 86_400.0
+_SLACK_S = 600.0
+"""A file may be this much younger than its run's end: a summary is written after the clock was read."""
+_BLOCK = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrunePolicy:
+    """Which runs stay."""
+
+    keep_last: int = 7
+    """The newest finished runs always stay."""
+    min_age_days: float = 14.0
+    """Younger runs stay."""
+    keep_marker: str = "KEEP"
+    """A run with a file of this name stays."""
+
+    def __post_init__(self) -> None:
+        if self.keep_last < 1:
+            raise ConfigError(
+                f"prune.keep_last is {self.keep_last}: give 1 or more, the newest run always stays"
+            )
+        if not 0 <= self.min_age_days < float("inf"):
+            raise ConfigError(f"prune.min_age_days is {self.min_age_days}: give days of 0 or more")
+        if not self.keep_marker or "/" in self.keep_marker:
+            raise ConfigError(f"prune.keep_marker is {self.keep_marker!r}: give the name of a file")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedFile:
+    """A file that may go."""
+
+    path: str
+    """Below the root."""
+    size: int
+    tag: str
+    """As it was when the plan was made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrunePlan:
+    """What would be deleted, and what stays, with reasons."""
+
+    delete: tuple[PlannedFile, ...]
+    """In the order of deletion: of a run the tables first, its manifest last, so that a plan that was cut short can be
+    made again."""
+    runs: tuple[str, ...]
+    """Runs that these files are of."""
+    kept_runs: Mapping[str, str]
+    """Reason by run."""
+    kept_files: Mapping[str, str]
+    """Files of pruned runs that stay, and why."""
+
+    @property
+    def num_bytes(self) -> int:
+        """What would be freed."""
+        return sum(file.size for file in self.delete)
+
+    def lines(self) -> Iterator[str]:
+        """The dry run, a line each."""
+        yield f"{len(self.runs)} runs may go: {len(self.delete)} files, {self.num_bytes / 1e6:.1f} MB"
+        yield from (f"  delete {file.path} ({file.size} bytes)" for file in self.delete)
+        yield from (f"  keep   {path}: {reason}" for path, reason in sorted(self.kept_files.items()))
+        yield from (f"keep {run}: {reason}" for run, reason in sorted(self.kept_runs.items()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruned:
+    """What a plan that was carried out did."""
+
+    deleted: tuple[str, ...]
+    skipped: Mapping[str, str]
+    """Files that changed since the plan, and other reasons."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """One folder with a manifest."""
+
+    name: str
+    files: Mapping[str, ObjectInfo]
+    """By path below the run."""
+    ended: float
+    """Unix seconds."""
+
+
+def plan_prune(storage: Storage, policy: PrunePolicy, *, now: float) -> PrunePlan:
+    """Look at the runs that are folders of `storage` and say what may go. Changes nothing.
+
+    `now` is in Unix seconds. Raises `StorageError` for what cannot be listed or read.
+    """
+    kept_runs: dict[str, str] = {}
+    finished: list[_Run] = []
+    for name, files in _runs(storage).items():
+        run = _finished(storage, name, files, policy)
+        if isinstance(run, str):
+            kept_runs[name] = run
+        else:
+            finished.append(run)
+    finished.sort(key=lambda run: (-run.ended, run.name))
+    delete: list[PlannedFile] = []
+    runs: list[str] = []
+    kept_files: dict[str, str] = {}
+    for place, run in enumerate(finished):
+        reason = _stays(run, place, policy, now)
+        if reason:
+            kept_runs[run.name] = reason
+            continue
+        own, others = _own_files(storage, run)
+        delete += own
+        kept_files |= others
+        runs.append(run.name)
+    return PrunePlan(delete=tuple(delete), runs=tuple(runs), kept_runs=kept_runs, kept_files=kept_files)
+
+
+def carry_out(storage: Storage, plan: PrunePlan) -> Pruned:
+    """Delete what is still as the plan saw it, then the folders that this left empty."""
+    deleted: list[str] = []
+    skipped: dict[str, str] = {}
+    for file in plan.delete:
+        run = file.path.split("/", 1)[0]
+        here = {info.path: info for info in _listed(storage, file.path)}
+        found = here.get(file.path)
+        if storage.exists(f"{run}/{LOCK}"):
+            skipped[file.path] = "the run is locked: somebody works on it"
+        elif found is None:
+            skipped[file.path] = "it is gone"
+        elif found.is_link or (found.size, found.tag) != (file.size, file.tag):
+            skipped[file.path] = "it changed since the plan was made"
+        else:
+            storage.delete(file.path)
+            deleted.append(file.path)
+    for run in plan.runs:
+        storage.prune(run)
+    logger.info("pruned %d files of %d runs, %d skipped", len(deleted), len(plan.runs), len(skipped))
+    return Pruned(deleted=tuple(deleted), skipped=skipped)
+
+
+def _listed(storage: Storage, path: str) -> list[ObjectInfo]:
+    folder, _, name = path.rpartition("/")
+    return storage.list(folder, recursive=False, name_prefix=name)
+
+
+def _runs(storage: Storage) -> dict[str, dict[str, ObjectInfo]]:
+    """Files by run, for folders right below the root. Linked folders are not entered by a listing."""
+    found: dict[str, dict[str, ObjectInfo]] = {}
+    for info in storage.list():
+        run, slash, path = info.path.partition("/")
+        if slash:
+            found.setdefault(run, {})[path] = info
+    return {name: files for name, files in sorted(found.items()) if MANIFEST in files}
+
+
+def _finished(
+    storage: Storage, name: str, files: Mapping[str, ObjectInfo], policy: PrunePolicy
+) -> "_Run | str":
+    """A run that ended, or why it is not to be touched."""
+    if policy.keep_marker in files:
+        return f"it has a file {policy.keep_marker}"
+    if LOCK in files:
+        return "it is locked: a run may be at work"
+    manifest = _plain(storage, name, files.get(MANIFEST))
+    if not isinstance(manifest.get("schema_version"), int) or not isinstance(manifest.get("recipe"), dict):
+        return f"its {MANIFEST} is not one of ours"
+    summary = _plain(storage, name, files.get(SUMMARY))
+    ended = _end_of(summary)
+    if ended is None:
+        return f"it is not finished, or its {SUMMARY} does not say so"
+    return _Run(name=name, files=files, ended=ended)
+
+
+def _end_of(summary: Mapping[str, Any]) -> float | None:
+    """When a finished run ended, in Unix seconds."""
+    start = summary.get("this_run")
+    if summary.get("state") != "done" or not isinstance(start, dict):
+        return None
+    numbers = [start.get("started_unix"), start.get("seconds")]
+    if not all(isinstance(number, int | float) and number >= 0 for number in numbers):
+        return None
+    return float(numbers[0]) + float(numbers[1])
+
+
+def _stays(run: _Run, place: int, policy: PrunePolicy, now: float) -> str:
+    """Why a finished run stays; nothing where it may go."""
+    if place < policy.keep_last:
+        return f"it is among the {policy.keep_last} newest"
+    age = (now - run.ended) / DAY_S
+    if age < policy.min_age_days:
+        return f"it is {age:.1f} days old, {policy.min_age_days:g} are wanted"
+    touched = [path for path, info in run.files.items() if (_modified(info) or 0.0) > run.ended + _SLACK_S]
+    if touched:
+        return f"{touched[0]} is newer than the run's end: somebody worked on it since"
+    return ""
+
+
+def _modified(info: ObjectInfo) -> float | None:
+    """Unix seconds, where the tag is a time: on a local disk. A store's tag says nothing of time."""
+    return int(info.tag) / 1e9 if info.tag.isdecimal() else None
+
+
+def _own_files(storage: Storage, run: _Run) -> tuple[list[PlannedFile], dict[str, str]]:
+    """Files of a run that it demonstrably wrote, and why the others stay."""
+    commits = {
+        path: commit
+        for path, info in run.files.items()
+        if path.startswith("commits/") and not info.is_link and (commit := _commit(storage, run, path))
+    }
+    records = list(commits)
+    vouched: dict[str, str] = {}
+    for commit in sorted(commits.values(), key=lambda each: each.retry):  # the last retry has the last word
+        vouched |= {t["published"]: f"{t['num_bytes']} {t['sha256']}" for t in commit.tables.values()}
+    own: list[str] = []
+    kept: dict[str, str] = {}
+    for path, info in run.files.items():
+        if info.is_link:
+            kept[path] = "a symbolic link"
+        elif path in vouched:
+            if _content(storage, f"{run.name}/{path}", info) == vouched[path]:
+                own.append(path)
+            else:
+                kept[path] = "its bytes are not those that the run recorded"
+        elif path not in records and path not in (MANIFEST, SUMMARY):
+            kept[path] = "nothing proves that ovsops wrote it"
+    planned = [*sorted(own), *sorted(records), *(p for p in (SUMMARY, MANIFEST) if _is_plain(run, p))]
+    return (
+        [
+            PlannedFile(path=f"{run.name}/{path}", size=run.files[path].size, tag=run.files[path].tag)
+            for path in planned
+        ],
+        {f"{run.name}/{path}": reason for path, reason in kept.items()},
+    )
+
+
+def _is_plain(run: _Run, path: str) -> bool:
+    return path in run.files and not run.files[path].is_link
+
+
+def _commit(storage: Storage, run: _Run, path: str) -> Commit | None:
+    """A commit record that names its own path and tables below the run; None for anything else."""
+    try:
+        commit = Commit.from_bytes(storage.read(f"{run.name}/{path}"))
+        names = [
+            (kind, table["published"])
+            for kind, table in commit.tables.items()
+            if isinstance(table["num_bytes"], int) and isinstance(table["sha256"], str)
+        ]
+        expected = [(kind, f"{kind}/{commit.shard}.parquet") for kind in ("images", "instances")]
+        is_ours = commit.path == path and sorted(names) == expected and isinstance(commit.retry, int)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return commit if is_ours and "/" not in commit.shard else None
+
+
+def _content(storage: Storage, path: str, info: ObjectInfo) -> str:
+    """Size and SHA-256, as a commit record has them."""
+    digest = hashlib.sha256()
+    try:
+        with storage.open(path) as stream:
+            while block := stream.read(_BLOCK):
+                digest.update(block)
+    except FileNotFoundError:
+        return ""
+    return f"{info.size} {digest.hexdigest()}"
+
+
+def _plain(storage: Storage, run: str, info: ObjectInfo | None) -> Mapping[str, Any]:
+    """The JSON object of a plain file; empty for anything else."""
+    if info is None or info.is_link:
+        return {}
+    try:
+        plain = json.loads(storage.read(info.path))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError) as error:
+        logger.warning("%s of run %s is no JSON: %s", info.path, run, error)
+        return {}
+    return plain if isinstance(plain, dict) else {}

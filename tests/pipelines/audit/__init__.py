@@ -1,0 +1,1 @@
+"""Samples of labels that people judge."""

@@ -1,0 +1,233 @@
+"""Pruning deletes what a run wrote and nothing else, whatever lies beside it."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ovsops.errors import ConfigError
+from pipelines.lock import LOCK
+from pipelines.prune import DAY_S, PrunePolicy, carry_out, plan_prune
+from pipelines.storage import Storage, open_storage
+from tests.pipelines.made_runs import Made, Picture, write_run
+
+END = 1_000_000.0
+NOW = END + 100 * DAY_S
+POLICY = PrunePolicy(keep_last=1, min_age_days=14)
+
+
+def old_run(root: Path, name: str, ended: float = END) -> Path:
+    folder = write_run(
+        root / name, {"s.tar": [Picture(name, (Made(1),))], "t.tar": [Picture("2")]}, ended=ended
+    )
+    for path in folder.rglob("*"):
+        os.utime(path, (ended, ended))
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two runs, `old` and `new`; the newest always stays."""
+    old_run(tmp_path, "old")
+    old_run(tmp_path, "new", END + 50 * DAY_S)
+    return tmp_path
+
+
+def storage_of(root: Path) -> Storage:
+    return open_storage(str(root))
+
+
+def planned(root: Path, policy: PrunePolicy = POLICY) -> set[str]:
+    return {file.path for file in plan_prune(storage_of(root), policy, now=NOW).delete}
+
+
+def test_an_old_run_goes_whole_and_the_newest_stays(root: Path) -> None:
+    own = {path.relative_to(root).as_posix() for path in (root / "old").rglob("*") if path.is_file()}
+    plan = plan_prune(storage_of(root), POLICY, now=NOW)
+    assert {file.path for file in plan.delete} == own
+    assert len(own) == 8
+    assert plan.delete[-1].path == "old/run.json"
+    assert plan.kept_runs == {"new": "it is among the 1 newest"}
+    assert plan.num_bytes == sum(path.stat().st_size for path in (root / "old").rglob("*") if path.is_file())
+    assert "1 runs may go: 8 files" in next(plan.lines())
+    assert (root / "old").exists()  # a plan changes nothing
+    done = carry_out(storage_of(root), plan)
+    assert set(done.deleted) == own
+    assert not done.skipped
+    assert sorted(path.name for path in root.iterdir()) == ["new"]
+    assert len(list((root / "new").rglob("*.parquet"))) == 4
+
+
+def test_foreign_files_stay_with_their_folders(root: Path) -> None:
+    for place in (
+        "old/notes.txt",
+        "old/images/mine.parquet",
+        "old/commits/readme.json",
+        "old/deep/x/run.json",
+    ):
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        (root / place).write_text("{}")
+        os.utime(root / place, (END, END))
+    plan = plan_prune(storage_of(root), POLICY, now=NOW)
+    assert set(plan.kept_files) == {
+        "old/notes.txt",
+        "old/images/mine.parquet",
+        "old/commits/readme.json",
+        "old/deep/x/run.json",
+    }
+    carry_out(storage_of(root), plan)
+    left = {path.relative_to(root / "old").as_posix() for path in (root / "old").rglob("*") if path.is_file()}
+    assert left == {"notes.txt", "images/mine.parquet", "commits/readme.json", "deep/x/run.json"}
+
+
+def test_a_table_that_somebody_changed_stays(root: Path) -> None:
+    table = next((root / "old" / "images").iterdir())
+    data = bytearray(table.read_bytes())
+    data[10] ^= 1
+    table.write_bytes(data)
+    os.utime(table, (END, END))
+    plan = plan_prune(storage_of(root), POLICY, now=NOW)
+    assert plan.kept_files == {f"old/images/{table.name}": "its bytes are not those that the run recorded"}
+
+
+def test_links_are_neither_deleted_nor_followed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    outside = old_run(tmp_path_factory.mktemp("outside"), "other")
+    (root / "linked").symlink_to(outside)
+    table = next((root / "old" / "images").iterdir())
+    elsewhere = tmp_path_factory.mktemp("moved") / table.name
+    table.rename(elsewhere)
+    table.symlink_to(elsewhere)
+    os.utime(elsewhere, (END, END))
+    plan = plan_prune(storage_of(root), POLICY, now=NOW)
+    assert plan.kept_files == {f"old/images/{table.name}": "a symbolic link"}
+    carry_out(storage_of(root), plan)
+    assert elsewhere.exists()
+    assert table.is_symlink()
+    assert (outside / "run.json").exists()
+    assert (root / "linked").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("KEEP", "", "it has a file KEEP"),
+        (LOCK, "{}", "it is locked"),
+        ("summary.json", '{"state": "interrupted"}', "it is not finished"),
+        ("summary.json", "[]", "it is not finished"),
+        (
+            "summary.json",
+            '{"state": "done", "this_run": {"started_unix": true, "seconds": "x"}}',
+            "it is not finished",
+        ),
+        ("run.json", '{"schema_version": "2", "recipe": {}}', "is not one of ours"),
+        ("run.json", "no json", "is not one of ours"),
+    ],
+)
+def test_runs_that_are_not_touched(root: Path, name: str, content: str, reason: str) -> None:
+    (root / "old" / name).write_text(content)
+    os.utime(root / "old" / name, (END, END))
+    plan = plan_prune(storage_of(root), POLICY, now=NOW)
+    assert not plan.delete
+    assert reason in plan.kept_runs["old"]
+
+
+def test_young_runs_and_runs_that_somebody_works_on_stay(root: Path) -> None:
+    assert (
+        plan_prune(storage_of(root), POLICY, now=END + 3 * DAY_S)
+        .kept_runs["old"]
+        .startswith("it is 3.0 days old")
+    )
+    (root / "old" / "analysis.ipynb").write_text("new")
+    assert (
+        "analysis.ipynb is newer than the run's end"
+        in plan_prune(storage_of(root), POLICY, now=NOW).kept_runs["old"]
+    )
+    assert planned(root, PrunePolicy(keep_last=2, min_age_days=0)) == set()
+
+
+def test_what_changed_since_the_plan_is_skipped(root: Path) -> None:
+    plan = plan_prune(storage_of(root), POLICY, now=NOW)
+    commit = next(file.path for file in plan.delete if "/commits/" in file.path)
+    (root / commit).write_text("changed")
+    table = next(file.path for file in plan.delete if "/images/" in file.path)
+    (root / table).unlink()
+    done = carry_out(storage_of(root), plan)
+    assert done.skipped == {commit: "it changed since the plan was made", table: "it is gone"}
+    assert (root / commit).exists()
+
+
+def test_a_run_that_is_locked_meanwhile_is_left(root: Path) -> None:
+    plan = plan_prune(storage_of(root), POLICY, now=NOW)
+    (root / "old" / LOCK).write_text("{}")
+    done = carry_out(storage_of(root), plan)
+    assert not done.deleted
+    assert len(done.skipped) == 8
+
+
+NAMES = st.sampled_from(
+    [
+        "run.json",
+        "summary.json",
+        "images",
+        "instances",
+        "commits",
+        "x.parquet",
+        "s-tar-1.json",
+        ".hidden",
+        "a b",
+        "日",
+        "_parts",
+    ]
+)
+
+
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `root` holds, to be copied."""
+    folder = tmp_path_factory.mktemp("two")
+    old_run(folder, "old")
+    old_run(folder, "new", END + 50 * DAY_S)
+    return folder
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@given(
+    foreign=st.lists(
+        st.tuples(st.lists(NAMES, min_size=1, max_size=3), st.binary(max_size=20), st.booleans()), max_size=8
+    )
+)
+def test_no_foreign_file_is_ever_in_the_plan(
+    two_runs: Path, tmp_path_factory: pytest.TempPathFactory, foreign: list[tuple[list[str], bytes, bool]]
+) -> None:
+    root = tmp_path_factory.mktemp("prune") / "runs"
+    shutil.copytree(two_runs, root)  # with their times
+    folder = root / "old"
+    own = {path.relative_to(root).as_posix() for path in folder.rglob("*") if path.is_file()}
+    target = root / "new" / "run.json"
+    made = set()
+    for parts, data, is_link in foreign:
+        path = folder.joinpath(*parts)
+        if path.exists() or any(parent.is_file() for parent in path.parents):
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if is_link:
+            path.symlink_to(target)
+        else:
+            path.write_bytes(data)
+            os.utime(path, (END, END))
+        made.add(path)
+    os.utime(target, (END, END))
+    plan = plan_prune(storage_of(root), POLICY, now=NOW)
+    assert {file.path for file in plan.delete} <= own
+    carry_out(storage_of(root), plan)
+    assert all(path.is_symlink() or path.exists() for path in made)
+    assert target.exists()
+
+
+@pytest.mark.parametrize("fields", [{"keep_last": 0}, {"min_age_days": -1.0}, {"keep_marker": "a/b"}])
+def test_config(fields: dict[str, float | str]) -> None:
+    with pytest.raises(ConfigError, match=r"prune\."):
+        PrunePolicy(**fields)  # type: ignore[arg-type]
