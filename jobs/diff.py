@@ -1,6 +1,7 @@
 """`ovsops diff A B`: what became of labels, what drifted, and what may be why. Writes nothing but `--out`."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,7 +57,7 @@ def diff(
     return ExitCode.OVER_LIMITS if found.alarms else ExitCode.DONE
 
 
-def say(lines: Any) -> None:
+def say(lines: Iterable[str]) -> None:
     """Print lines whose names come from archives: control characters escaped, secrets taken out."""
     from jobs.logs import escape_controls
     from pipelines.redact import redact

@@ -25,7 +25,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     """The command line or the recipe."""
     OVER_LIMITS = 3
-    """Finished, but more failed than the recipe's limits allow."""
+    """Finished, but over limits: more failed than the recipe allows, or two runs differ by more than a diff does."""
     PREFLIGHT = 4
     """Something that the run needs is not there: device, weights, licence, storage."""
     OUTPUT = 5
