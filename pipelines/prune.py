@@ -17,6 +17,7 @@ plan.
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -206,10 +207,11 @@ def _end_of(summary: Mapping[str, Any]) -> float | None:
     start = summary.get("this_run")
     if summary.get("state") != "done" or not isinstance(start, dict):
         return None
-    numbers = [start.get("started_unix"), start.get("seconds")]
-    if not all(isinstance(number, int | float) and number >= 0 for number in numbers):
+    started, seconds = start.get("started_unix"), start.get("seconds")
+    if not isinstance(started, int | float) or not isinstance(seconds, int | float):
         return None
-    return float(numbers[0]) + float(numbers[1])
+    ended = float(started) + float(seconds)
+    return ended if math.isfinite(ended) and ended > 0 else None
 
 
 def _stays(run: _Run, place: int, policy: PrunePolicy, now: float) -> str:

@@ -29,7 +29,9 @@ logger = logging.getLogger(__name__)
 
 PICTURES, PAGE = "pictures", "index.html"
 MARGIN = 0.5
-"""Of the box's sides, shown around it."""
+"""Of the box's longer side, shown around it."""
+CONTEXT = 24
+"""Pixels around it at least: a tiny label says nothing without its place."""
 MAX_SIDE, MIN_SIDE = 512, 192
 """Pixels of a crop's long side, shown smaller or larger."""
 _GAP = 8
@@ -104,7 +106,7 @@ def draw_label(pixels: UInt8[np.ndarray, "h w 3"], label: Mapping[str, Any]) -> 
 
 def _window(bbox_xywh: Sequence[float], size_hw: tuple[int, ...]) -> tuple[slice, slice]:
     x, y, width, height = bbox_xywh
-    around = MARGIN * max(width, height)
+    around = max(CONTEXT, MARGIN * max(width, height))
     left, top = max(0, int(x - around)), max(0, int(y - around))
     right = min(size_hw[1], max(left + 1, int(np.ceil(x + width + around))))
     bottom = min(size_hw[0], max(top + 1, int(np.ceil(y + height + around))))

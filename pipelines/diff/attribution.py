@@ -63,7 +63,7 @@ def _nothing_moved(changes: RunChanges, labels: LabelTotals) -> list[str]:
 
 
 def _of_the_labelling(changes: RunChanges, labels: LabelTotals, drift: DriftReport) -> Attribution:
-    suspects = tuple(cause for cause in CAUSES if cause != "data" and changes.of(cause))
+    suspects: tuple[Cause, ...] = tuple(cause for cause in CAUSES if cause != "data" and changes.of(cause))
     sentences = [
         f"labels of {labels.images - labels.images_unchanged} of {labels.images} same images differ, so the labelling"
         " itself changed, not the data alone"

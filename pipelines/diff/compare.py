@@ -110,12 +110,12 @@ def diff_runs(first: Storage, second: Storage, config: DiffConfig | None = None)
     labels = compare_labels(one, two, pairs, classes, config.match)
     outcomes = sorted({*one.index.outcome_names, *two.index.outcome_names})
     features = features_of(len(classes), len(outcomes))
-    populations = [
+    earlier, now = (
         measure(run, classes, outcomes, max_images=config.drift.max_images, seed=config.drift.seed)
         for run in runs
-    ]
+    )
     drift = compare_populations(
-        *populations, features, pairs, config.drift, class_names=classes.names, outcomes=outcomes
+        earlier, now, features, pairs, config.drift, class_names=classes.names, outcomes=outcomes
     )
     changes = changes_between(manifests[0], manifests[1], one.commits, two.commits)
     return DiffResult(

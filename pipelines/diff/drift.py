@@ -81,8 +81,8 @@ class DriftReport:
     @property
     def alarms(self) -> tuple[str, ...]:
         """All sentences that alarm."""
-        found = [each.alarm for each in (*self.features, self.failed) if each.alarm]
-        return tuple(found)
+        found = [*(each.alarm for each in self.features), self.failed.alarm]
+        return tuple(alarm for alarm in found if alarm)
 
 
 def compare_populations(

@@ -103,8 +103,8 @@ def pair_images(first: ImageIndex, second: ImageIndex) -> Int64[np.ndarray, "P 2
         return np.zeros((0, 2), np.int64)
     numbers = np.unique(both, return_inverse=True)[1].reshape(-1)
     one, two = numbers[: len(first)], numbers[len(first) :]
-    keys = [_with_occurrence(each, len(both)) for each in (one, two)]
-    _, left, right = np.intersect1d(*keys, assume_unique=True, return_indices=True)
+    first_keys, second_keys = (_with_occurrence(each, len(both)) for each in (one, two))
+    _, left, right = np.intersect1d(first_keys, second_keys, assume_unique=True, return_indices=True)
     order = np.lexsort((left, second.commits[right], first.commits[left]))
     return np.stack([left[order], right[order]], axis=1).astype(np.int64)
 

@@ -18,7 +18,7 @@ class ReviewConfig:
     """Labels of a class that are weighed against each other; of more, uncertain ones are likelier to be among them."""
     max_per_image: int = 3
     """Labels of one image in the queue."""
-    bandwidth: float = 0.15
+    bandwidth: float = 0.25
     """How far a label stands for others, in units of its descriptor (position, size and shape as shares of the image,
     score)."""
     rarity: float = 0.5

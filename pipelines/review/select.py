@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
+from pipelines.codes import REASONS_CARRIED
 from pipelines.review.config import ReviewConfig
 from pipelines.review.pool import Candidate, Pool
 
@@ -124,7 +125,8 @@ def class_values(
 def _reasons(
     candidate: Candidate, represents: int, counts: Mapping[int, int], category: int
 ) -> tuple[str, ...]:
-    reasons = [*candidate.doubt.reasons, *candidate.row["reason_codes"]]
+    codes = [f"{code}: {REASONS_CARRIED.get(code, '').rstrip('.')}" for code in candidate.row["reason_codes"]]
+    reasons = [*candidate.doubt.reasons, *codes]
     if represents > 1:
         reasons.append(f"stands for {represents - 1} more like it")
     mean = sum(counts.values()) / len(counts)

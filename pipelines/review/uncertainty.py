@@ -30,7 +30,7 @@ class Doubt:
 def doubt_of(row: Mapping[str, Any], names: Mapping[int, str]) -> Doubt:
     """The doubt of a row of `instances`."""
     chance = chance_of(row)
-    parts = [(binary_entropy(chance), f"score {chance:.2f} says little")]
+    parts = [(binary_entropy(chance), f"score {chance:.2f} {_said_of(chance)}")]
     if row["rivals"]:
         rival = max(row["rivals"], key=lambda each: (each["score"], -each["category_id"]))
         closeness = min(1.0, rival["score"] / row["score"]) if row["score"] > 0 else 1.0
@@ -43,6 +43,10 @@ def doubt_of(row: Mapping[str, Any], names: Mapping[int, str]) -> Doubt:
     parts.append((said, f"the model that was asked says {row['verdict']}"))
     sure = math.prod(1 - value for value, _ in parts)
     return Doubt(value=1 - sure, reasons=tuple(reason for value, reason in parts if value >= _TOLD))
+
+
+def _said_of(chance: float) -> str:
+    return "is low" if chance < 0.35 else "is near even chance" if chance <= 0.65 else "leaves doubt"
 
 
 def binary_entropy(chance: float) -> float:

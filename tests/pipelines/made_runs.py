@@ -84,7 +84,7 @@ def write_run(
 ) -> Path:
     """Write a run of these shards, as `run_label` leaves it."""
     storage = open_storage(str(folder))
-    manifest = {
+    manifest: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "vocabulary": vocabulary or VOCABULARY,
         "recipe": {"threshold": 0.5} | (recipe or {}),

@@ -123,6 +123,11 @@ def test_links_are_neither_deleted_nor_followed(root: Path, tmp_path_factory: py
             "it is not finished",
         ),
         ("run.json", '{"schema_version": "2", "recipe": {}}', "is not one of ours"),
+        (
+            "summary.json",
+            '{"state": "done", "this_run": {"started_unix": NaN, "seconds": 1}}',
+            "it is not finished",
+        ),
         ("run.json", "no json", "is not one of ours"),
     ],
 )
