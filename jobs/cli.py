@@ -259,12 +259,20 @@ def negate(
         typer.Option("--level", help="Attributes changed: 1, 2, 3; trivial: captions of other things."),
     ] = "hard",
     seed: Annotated[int, typer.Option("--seed", help="Others draw others.")] = 0,
+    max_margin: Annotated[
+        float | None,
+        typer.Option(
+            "--max-margin",
+            help="Refuse captions that a model of texts alone prefers by more nats; inf refuses none.",
+            show_default="0.5 at medium and easy, inf at hard",
+        ),
+    ] = None,
 ) -> int:
     """Ten negatives for each caption, or null and a reason. Ends in .gz: compressed. Needs no images."""
     from jobs.negate import negate_file
     from ovsops.negatives.config import NegativeConfig
 
-    summary = negate_file(source, target, NegativeConfig(level=level, seed=seed))
+    summary = negate_file(source, target, NegativeConfig(level=level, seed=seed, max_margin=max_margin))
     sys.stderr.write(summary.line() + "\n")
     return 0
 

@@ -8,20 +8,18 @@ Folds take turns, so every row gets a score from a model that saw neither it nor
 and rows of equal positives.
 """
 
-import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64
-from scipy import optimize, sparse
+from scipy import sparse
 from torch import Tensor
 
 from ovsops.errors import ConfigError, ShapeError
+from ovsops.metrics.blind_words import fitted_weights, vocabulary, word_matrix, words_and_pairs
 
-_WORD = re.compile(r"[a-z0-9][a-z0-9'-]*|[\u3400-\u9fff]")
-"""A word of Latin letters, or one Chinese character."""
 NO_TEXT = float("-inf")
 """Score of places that hold no text."""
 
@@ -63,34 +61,23 @@ def blind_scores(
             " a group for each row is wanted, and at least one negative beside the positive"
         )
     folds = group_folds(texts, groups, num_folds=config.num_folds, seed=config.seed)
-    words = [[_words(text, config.pair_gap) for text in row] for row in texts]
+    words = [[words_and_pairs(text, config.pair_gap) for text in row] for row in texts]
     scores = np.full((len(texts), int(num_texts.max())), NO_TEXT)
     for fold in range(config.num_folds):
         train, test = (folds != fold).nonzero()[0], (folds == fold).nonzero()[0]
-        places = _vocabulary([words[r] for r in train])
-        weights = _fitted(_matrix([words[r] for r in train], places), num_texts[train], config)
+        places = vocabulary([words[r] for r in train])
+        weights = fitted_weights(
+            word_matrix([words[r] for r in train], places),
+            num_texts[train],
+            ridge=config.ridge,
+            max_iterations=config.max_iterations,
+        )
         rows = np.full((len(test), scores.shape[1]), NO_TEXT)
         rows[np.arange(scores.shape[1]) < num_texts[test][:, None]] = (
-            _matrix([words[r] for r in test], places) @ weights
+            word_matrix([words[r] for r in test], places) @ weights
         )
         scores[test] = rows
     return torch.from_numpy(scores), torch.from_numpy(num_texts)
-
-
-def split_words(text: str) -> list[str]:
-    """Words of Latin letters and single Chinese characters, in lower case."""
-    return _WORD.findall(text.lower())
-
-
-def _words(text: str, pair_gap: int) -> list[str]:
-    """Words, and pairs of them in order; each counts once."""
-    words = split_words(text)
-    pairs = [
-        f"{word} {words[other]}"
-        for place, word in enumerate(words)
-        for other in range(place + 1, min(place + 1 + pair_gap, len(words)))
-    ]
-    return sorted({*words, *pairs})
 
 
 def group_folds(
@@ -118,43 +105,3 @@ def group_folds(
         fold_of[parts[part]] = filled.argmin()
         filled[filled.argmin()] += sizes[part]
     return fold_of[of_row]
-
-
-def _vocabulary(rows: Sequence[Sequence[Sequence[str]]]) -> dict[str, int]:
-    return {
-        word: place for place, word in enumerate(sorted({w for row in rows for text in row for w in text}))
-    }
-
-
-def _matrix(rows: Sequence[Sequence[Sequence[str]]], places: dict[str, int]) -> sparse.csr_matrix:
-    """One line a text: 1 for each known word that it has."""
-    lines = [[places[word] for word in text if word in places] for row in rows for text in row]
-    ends = np.cumsum([0, *(len(line) for line in lines)])
-    columns = np.array([place for line in lines for place in line], np.int64)
-    return sparse.csr_matrix((np.ones(len(columns)), columns, ends), shape=(len(lines), len(places)))
-
-
-def _fitted(
-    features: sparse.csr_matrix, num_texts: Int64[np.ndarray, " R"], config: BlindConfig
-) -> Float64[np.ndarray, " F"]:
-    """Weights of the least softmax cross-entropy of each row's positive, from zero: no randomness is involved."""
-    starts = np.append(0, np.cumsum(num_texts)[:-1])
-
-    def loss(weights: Float64[np.ndarray, " F"]) -> tuple[float, Float64[np.ndarray, " F"]]:
-        scores = features @ weights
-        shifted = scores - np.repeat(np.maximum.reduceat(scores, starts), num_texts)
-        chances = np.exp(shifted)
-        sums = np.add.reduceat(chances, starts)
-        value = float((np.log(sums) - shifted[starts]).mean() + config.ridge / 2 * weights @ weights)
-        slope = chances / np.repeat(sums, num_texts)
-        slope[starts] -= 1
-        return value, features.T @ slope / len(starts) + config.ridge * weights
-
-    found = optimize.minimize(
-        loss,
-        np.zeros(features.shape[1]),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": config.max_iterations},
-    )
-    return np.asarray(found.x, np.float64)

@@ -18,7 +18,8 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor, nn
 
 from ovsops.errors import ConfigError, ShapeError
-from ovsops.metrics.blind import NO_TEXT, group_folds, split_words
+from ovsops.metrics.blind import NO_TEXT, group_folds
+from ovsops.metrics.blind_words import split_words
 
 _PAD, _UNKNOWN = 0, 1
 

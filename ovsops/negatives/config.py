@@ -1,5 +1,6 @@
 """Settings of negatives, and why a caption gets none."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,9 @@ Level = Literal["hard", "medium", "easy", "trivial"]
 LEVELS: tuple[Level, ...] = ("hard", "medium", "easy", "trivial")
 NUM_CHANGES: dict[Level, int] = {"hard": 1, "medium": 2, "easy": 3, "trivial": 0}
 """Slots that a negative of a level changes; a trivial one is a caption of another thing."""
+MAX_MARGINS: dict[Level, float] = {"hard": math.inf, "medium": 0.5, "easy": 0.5, "trivial": math.inf}
+"""Nats by which a blind model may prefer a caption to its negatives. The balance alone suffices for one change; where
+several values change at once, common pairs ("grey metal") leave captions faster than they can come into others."""
 NUM_NEGATIVES = 10
 """Of each caption: what the trainer of FG-CLIP 2 takes, no more and no less."""
 
@@ -23,6 +27,7 @@ Reason = Literal[
     "R_NO_ATTRIBUTE",
     "R_TOO_FEW_ATTRIBUTES",
     "R_TOO_FEW_VALUES",
+    "R_GIVEN_AWAY",
 ]
 REASONS: dict[Reason, str] = {
     "R_NO_TEXT": "no caption, or none that is a string",
@@ -35,6 +40,7 @@ REASONS: dict[Reason, str] = {
     "R_NO_ATTRIBUTE": "no attribute that is known",
     "R_TOO_FEW_ATTRIBUTES": "fewer attributes than the level changes",
     "R_TOO_FEW_VALUES": "fewer than ten distinct negatives that are surely false",
+    "R_GIVEN_AWAY": "a model that sees only texts picks the caption among its negatives by more than `max_margin`",
 }
 """Every reason for which a caption gets no negatives."""
 
@@ -49,8 +55,10 @@ class NegativeConfig:
     """Longer captions are refused: they are no region phrases."""
     object_weight: float = 0.1
     """How likely a name of a thing is changed, beside 1 for an attribute; 0 only where attributes do not suffice."""
-    num_drawn: int = 64
+    num_drawn: int = 128
     """Combinations drawn to choose ten from, where a level changes several attributes."""
+    num_rounds: int = 2
+    """How often combinations are drawn and weighed while the balance is found; later draws know earlier weights."""
     max_fitted: int = 4096
     """Captions of the corpus sample on which the balance is found."""
     ridge: float = 0.5
@@ -59,6 +67,9 @@ class NegativeConfig:
     """Words that stand beside an attribute in fewer captions do not get a weight of their own."""
     max_iterations: int = 150
     """Steps of L-BFGS that find the balance."""
+    max_margin: float | None = None
+    """Captions that a blind model, fitted on others, scores by more nats above their best negative are refused.
+    None: what `MAX_MARGINS` has for the level; infinity refuses none."""
 
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
@@ -68,8 +79,21 @@ class NegativeConfig:
                 f"max_chars {self.max_chars}, num_drawn {self.num_drawn}, min_context {self.min_context}: expected at"
                 f" least 10, {2 * NUM_NEGATIVES} and 1"
             )
-        if self.object_weight < 0 or not self.ridge > 0 or self.max_fitted < 1 or self.max_iterations < 1:
+        if (
+            self.object_weight < 0
+            or not self.ridge > 0
+            or self.max_fitted < 1
+            or self.max_iterations < 1
+            or self.num_rounds < 1
+        ):
             raise ConfigError(
                 f"object_weight {self.object_weight}, ridge {self.ridge}, max_fitted {self.max_fitted}, max_iterations"
-                f" {self.max_iterations}: expected object_weight >= 0 and the others > 0"
+                f" {self.max_iterations}, num_rounds {self.num_rounds}: expected object_weight >= 0 and the others > 0"
             )
+        if self.max_margin is not None and math.isnan(self.max_margin):
+            raise ConfigError("max_margin is nan: expected nats, infinity to refuse none, or nothing at all")
+
+    @property
+    def margin_limit(self) -> float:
+        """Nats above which a caption is refused."""
+        return MAX_MARGINS[self.level] if self.max_margin is None else self.max_margin

@@ -203,7 +203,7 @@ def _role(
             return "p"
         return "a" if "a" in _term_roles(kind, term) else None
     if kind == "object":
-        is_head = last == end_of_first and not is_before_noun
+        is_head = last == end_of_first and not is_before_noun and following != "("  # "slipper (footwear)"
         return next(iter(_term_roles(kind, term) - {ANY})) if is_head else None
     if kind == "size":
         return ANY if is_before_noun and following not in _NOT_SIZES else None

@@ -1,7 +1,6 @@
-"""Candidates of one caption: which slots are changed to which terms, with log weights. Axes: C candidates, N changes.
+"""What the slots of a caption may become, and candidates that change one of them.
 
-A candidate of the levels medium and easy is drawn slot by slot from what is likely there, so that its
-values go together.
+Axes: C candidates, N changes, V terms.
 """
 
 import math
@@ -15,8 +14,6 @@ from ovsops.negatives.config import NUM_NEGATIVES, NegativeConfig, Reason
 from ovsops.negatives.phrase import Phrase
 from ovsops.negatives.values import ValueFrequencies
 
-_OBJECT_SHARE = 0.1
-"""How likely names of things are among the slots of a drawn combination, beside 1 for an attribute."""
 _MARGIN = 2
 """Candidates beyond ten below which words are taken that the corpus never says."""
 
@@ -78,6 +75,8 @@ def _choices(
 ) -> SlotChoices | None:
     slot = phrase.slots[place]
     key = (slot.type, slot.term, slot.role, slot.head, unseen, *(phrase.slots[p].term for p in slot.partners))
+    if slot.type == "object":  # its things may not be named like the stuff that is said
+        key = (*key, *(at.term for at in phrase.slots if at.type == "material"))
     if key not in memory:
         if len(memory) >= _MAX_REMEMBERED:
             memory.clear()
@@ -108,61 +107,3 @@ def single_pool(choices: list[SlotChoices]) -> Pool:
         terms=np.concatenate([choice.terms for choice in choices])[:, None],
         log_weights=np.concatenate([choice.log_likely for choice in choices]),
     )
-
-
-def drawn_pool(
-    phrase: Phrase,
-    choices: list[SlotChoices],
-    frequencies: ValueFrequencies,
-    config: NegativeConfig,
-    num_changes: int,
-    generator: np.random.Generator,
-) -> Pool:
-    """Several changes a candidate: distinct combinations, each drawn as it is likely; their weights are even."""
-    cumulated = []
-    for choice in choices:
-        weights = np.exp(choice.log_likely - choice.log_likely.max())
-        cumulated.append(np.cumsum(weights) / weights.sum())
-    shares = np.array([_OBJECT_SHARE if phrase.slots[c.slot].type == "object" else 1.0 for c in choices])
-    orders = np.argsort(
-        -np.log(1e-12 + generator.random((4 * config.num_drawn, len(choices)))) / shares, axis=1
-    )[:, :num_changes]
-    orders.sort(axis=1)
-    draws = generator.random(orders.shape)
-    seen: dict[tuple[tuple[int, int], ...], None] = {}
-    kinds = [frequencies.lexicon.types[phrase.slots[c.slot].type] for c in choices]
-    for order, draw in zip(orders.tolist(), draws.tolist(), strict=True):
-        picked = [
-            (
-                place,
-                int(
-                    choices[place].terms[
-                        min(int(np.searchsorted(cumulated[place], u)), len(cumulated[place]) - 1)
-                    ]
-                ),
-            )
-            for place, u in zip(order, draw, strict=True)
-        ]
-        if _go_together(phrase, choices, kinds, picked):
-            seen[tuple(picked)] = None
-            if len(seen) >= config.num_drawn:
-                break
-    found = np.array(list(seen), np.int64).reshape(len(seen), num_changes, 2)
-    slots = np.array([choice.slot for choice in choices], np.int64)
-    return Pool(slots=slots[found[:, :, 0]], terms=found[:, :, 1], log_weights=np.zeros(len(found)))
-
-
-def _go_together(
-    phrase: Phrase, choices: list[SlotChoices], kinds: list, picked: list[tuple[int, int]]
-) -> bool:
-    """No value twice in one list of values."""
-    for a in range(len(picked)):
-        slot = choices[picked[a][0]].slot
-        for b in range(a):
-            other = choices[picked[b][0]].slot
-            if (
-                other in phrase.slots[slot].partners
-                and not kinds[picked[a][0]].may_replace[picked[b][1], picked[a][1]]
-            ):
-                return False
-    return True

@@ -5,23 +5,33 @@ sampler.negatives_for("a red fish", key="image 7, region 2")       # any caption
 """
 
 import hashlib
+import math
 import re
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from ovsops.negatives.adversary import Adversary, fit_adversary
 from ovsops.negatives.balance import Balance, fit_balance, inclusion
 from ovsops.negatives.captions import accept
 from ovsops.negatives.chinese import parse_chinese
+from ovsops.negatives.combinations import combined_pool
 from ovsops.negatives.config import NUM_CHANGES, NUM_NEGATIVES, NegativeConfig, Reason
 from ovsops.negatives.corpus import CorpusSample
 from ovsops.negatives.english import parse_english
-from ovsops.negatives.lexicon import ATTRIBUTE_TYPES, LANGUAGES, AttributeType, Language, load_lexicon
+from ovsops.negatives.lexicon import (
+    ATTRIBUTE_TYPES,
+    LANGUAGES,
+    AttributeType,
+    Language,
+    Lexicon,
+    load_lexicon,
+)
 from ovsops.negatives.phrase import Phrase
-from ovsops.negatives.pools import Memory, Pool, drawn_pool, single_pool, slot_choices
+from ovsops.negatives.pools import Memory, Pool, single_pool, slot_choices
 from ovsops.negatives.trivial import OtherCaptions
 from ovsops.negatives.values import ValueFrequencies, count_values
 
@@ -68,7 +78,11 @@ class NegativeSampler:
     config: NegativeConfig
     frequencies: dict[Language, ValueFrequencies]
     balances: dict[Language, Balance]
+    tilts: dict[Language, Balance]
+    """Where combinations of several changes are drawn; the balance then weighs what was drawn."""
     others: dict[Language, OtherCaptions]
+    adversaries: dict[Language, Adversary] = field(default_factory=dict)
+    """Blind models of the languages whose rows they judge."""
     _memories: dict[Language, Memory] = field(default_factory=dict, repr=False)
     _cache: OrderedDict[tuple[object, ...], "_Ready | Reason"] = field(
         default_factory=OrderedDict, repr=False
@@ -83,6 +97,9 @@ class NegativeSampler:
         made = self._trivial(phrase, key) if self.config.level == "trivial" else self._changed(phrase, key)
         if isinstance(made, str):
             return Refusal(reason=made)
+        adversary = self.adversaries.get(phrase.language)
+        if adversary is not None and adversary.margin(caption, tuple(made)) > self.config.margin_limit:
+            return Refusal(reason="R_GIVEN_AWAY")
         return Negatives(
             positive=caption,
             negatives=tuple(made),
@@ -165,8 +182,24 @@ class NegativeSampler:
             return choices
         if num_changes == 1 or generator is None:
             return single_pool(choices)
-        pool = drawn_pool(phrase, choices, frequencies, self.config, num_changes, generator)
+        tilt, lexicon = self.tilts[phrase.language], frequencies.lexicon
+        pool = combined_pool(phrase, choices, tilt, lexicon, self.config, num_changes, generator)
         return pool if len(pool.slots) >= NUM_NEGATIVES else "R_TOO_FEW_VALUES"
+
+    def _fitted(
+        self, rows: Sequence[tuple[str, str]], phrases: Sequence[Phrase], lexicon: Lexicon
+    ) -> Balance:
+        """The balance of captions, given by key and text and as phrases, with the candidates that they have now."""
+        pooled = [
+            (phrase, pool)
+            for (key, _), phrase in zip(rows, phrases, strict=False)
+            if not isinstance(
+                pool := self.pool_of(phrase, _generator(self.config.seed, key, phrase.text)), str
+            )
+        ]
+        return fit_balance(
+            [phrase for phrase, _ in pooled], [pool for _, pool in pooled], lexicon, self.config
+        )
 
     def _weighed(self, phrase: Phrase, pool: Pool) -> _Ready:
         lexicon = self.frequencies[phrase.language].lexicon
@@ -185,7 +218,7 @@ def fit_sampler(sample: CorpusSample, config: NegativeConfig | None = None) -> N
     An empty sample is allowed: words then come as often as the lexicon expects, and nothing is balanced.
     """
     config = config or NegativeConfig()
-    sampler = NegativeSampler(config=config, frequencies={}, balances={}, others={})
+    sampler = NegativeSampler(config=config, frequencies={}, balances={}, tilts={}, others={})
     for language in LANGUAGES:
         lexicon = load_lexicon(language)
         rows = [
@@ -195,19 +228,22 @@ def fit_sampler(sample: CorpusSample, config: NegativeConfig | None = None) -> N
         ]
         phrases = [parse(caption, language) for _, caption in rows]
         sampler.frequencies[language] = count_values(phrases, lexicon)
-        sampler.balances[language] = Balance()
+        sampler.balances[language] = sampler.tilts[language] = Balance()
         sampler.others[language] = OtherCaptions(phrases, lexicon)
-        if NUM_CHANGES[config.level]:
-            pooled = [
-                (phrase, pool)
-                for (key, _), phrase in zip(rows[: config.max_fitted], phrases, strict=False)
-                if not isinstance(
-                    pool := sampler.pool_of(phrase, _generator(config.seed, key, phrase.text)), str
-                )
-            ]
-            sampler.balances[language] = fit_balance(
-                [phrase for phrase, _ in pooled], [pool for _, pool in pooled], lexicon, config
+        num_changes = NUM_CHANGES[config.level]
+        for _ in range(0 if not num_changes else 1 if num_changes == 1 else config.num_rounds):
+            sampler.tilts[language] += sampler.balances[language]
+            sampler.balances[language] = sampler._fitted(rows[: config.max_fitted], phrases, lexicon)
+        if config.margin_limit < math.inf:
+            adversary = fit_adversary(
+                [
+                    [answer.positive, *answer.negatives]
+                    for key, caption in rows[: config.max_fitted]
+                    if isinstance(answer := sampler.negatives_for(caption, language, key), Negatives)
+                ]
             )
+            if adversary is not None:
+                sampler.adversaries[language] = adversary
     return sampler
 
 

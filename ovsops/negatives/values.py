@@ -55,11 +55,22 @@ class ValueFrequencies:
         allowed = kind.may_replace[slot.term] & kind.roles[slot.role]
         for partner in slot.partners:
             allowed = allowed & kind.may_replace[phrase.slots[partner].term]
+        if slot.type == "object":
+            allowed = allowed & ~self._said_as_stuff(phrase, len(kind.terms))
         if unseen or self.num_captions < _FEWEST_CAPTIONS:
             allowed = allowed & (self.is_seen(slot.type) | (kind.expected > 0))
         else:
             allowed = allowed & self.is_seen(slot.type)
         return allowed & (~kind.is_narrow | self._seen_of_head(slot, len(kind.terms)))
+
+    def _said_as_stuff(self, phrase: Phrase, num_terms: int) -> Bool[np.ndarray, " V"]:
+        """Things with the word of a material that the caption names: "a blue glass" is true of a blue glass lamp."""
+        flags = np.zeros(num_terms, bool)
+        for slot in phrase.slots:
+            if slot.type == "material":
+                said = phrase.text[slot.start : slot.end].lower()
+                flags[[term for kind, term in self.lexicon.by_surface[said] if kind == "object"]] = True
+        return flags
 
     def _seen_of_head(self, slot: Slot, num_terms: int) -> Bool[np.ndarray, " V"]:
         flags = np.zeros(num_terms, bool)

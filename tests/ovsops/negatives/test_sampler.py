@@ -1,10 +1,13 @@
 """Negatives: ten, distinct, false, of the level asked for, the same each time."""
 
+import functools
 import itertools
 import pickle
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ovsops.errors import ConfigError
 from ovsops.metrics.blind import BlindConfig, blind_scores
@@ -21,7 +24,7 @@ from ovsops.miniature.attributes import (
 from ovsops.miniature.captions import region_phrase
 from ovsops.miniature.scene import Thing
 from ovsops.negatives.check import set_faults
-from ovsops.negatives.config import LEVELS, NUM_CHANGES, Level, NegativeConfig
+from ovsops.negatives.config import LEVELS, NUM_CHANGES, REASONS, Level, NegativeConfig
 from ovsops.negatives.corpus import CorpusSample
 from ovsops.negatives.sampler import Negatives, NegativeSampler, Refusal, fit_sampler
 
@@ -159,3 +162,91 @@ def test_what_is_no_config() -> None:
         NegativeConfig(num_drawn=5)
     with pytest.raises(ConfigError, match=r"ridge 0\.0"):
         NegativeConfig(ridge=0.0)
+
+
+BAD_INPUT = [
+    None,
+    7,
+    ["a red car"],
+    {"text": "a red car"},
+    "",
+    " \t\n ",
+    "a red\x00 car",
+    "a \x1b[31mred\x1b[0m car",
+    "a \u202ered car",
+    "a \ud800 red car",
+    "\ufeff",
+    "<b>a red car</b>",
+    "a [red](http://x.y) car",
+    "a &lt;red&gt; car",
+    "a {colour} car",
+    "a red car " * 10_000,
+    "\u7ea2" * 100_000,
+    "\U0001f697" * 100,
+    "\U0001f697\U0001f3fd\u200d",
+    "a red car \u7ea2\u8272\u7684\u8f66",
+    "\u043a\u0440\u0430\u0441\u043d\u0430\u044f car",
+    "it is what it is",
+    "\u8fd9\u662f\u4ec0\u4e48",
+    "12 34.",
+    "...",
+]
+
+
+@pytest.fixture(scope="module")
+def samplers() -> dict[Level, NegativeSampler]:
+    return {level: fit_sampler(CorpusSample(), NegativeConfig(level=level)) for level in LEVELS}
+
+
+@pytest.mark.parametrize("text", BAD_INPUT, ids=range(len(BAD_INPUT)))
+@pytest.mark.parametrize("level", ["hard", "medium", "easy"])
+def test_bad_input_is_refused_with_a_reason(
+    text: object, level: Level, samplers: dict[Level, NegativeSampler]
+) -> None:
+    answer = samplers[level].negatives_for(text, key="bad")
+    assert isinstance(answer, Refusal)
+    assert answer.reason in REASONS
+
+
+@pytest.mark.parametrize("text", BAD_INPUT[:21], ids=range(21))
+def test_trivial_negatives_of_bad_input_are_refused_too(
+    text: object, samplers: dict[Level, NegativeSampler]
+) -> None:
+    assert isinstance(samplers["trivial"].negatives_for(text), Refusal)
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(
+            "a an the red dark light blue glass wooden striped two big cup cups of made with and , . 红色的 \U0001f697"
+            " \t <b> LED café \u200b ( ) 's - --".split(" ")
+        ),
+        max_size=14,
+    ),
+    st.sampled_from(["hard", "medium", "easy"]),
+)
+def test_any_mixture_gets_a_reason_or_ten_sound_negatives(words: list[str], level: Level) -> None:
+    sampler = _sampler_without_corpus(level)
+    answer = sampler.negatives_for(" ".join(words), key="x")
+    if isinstance(answer, Refusal):
+        assert answer.reason in REASONS
+        return
+    faults = {fault for fault, _ in set_faults(answer.positive, answer.negatives)}
+    assert not faults - {"F_MARKS"}  # marks of the caption itself stay as they are
+    assert {len(kinds.split("+")) for kinds in answer.types} == {NUM_CHANGES[level]}
+
+
+@functools.cache
+def _sampler_without_corpus(level: Level) -> NegativeSampler:
+    return fit_sampler(CorpusSample(), NegativeConfig(level=level))
+
+
+def test_a_thing_is_no_glass_where_it_is_said_to_be_of_glass() -> None:
+    """A blue glass lamp may be called a blue glass: no negative says so."""
+    sampler = fit_sampler(CorpusSample(), NegativeConfig(level="hard", object_weight=1000.0))
+    for text in ("a blue glass lamp", "a blue lamp made of glass"):
+        for key in range(30):
+            answer = sampler.negatives_for(text, key=str(key))
+            assert isinstance(answer, Negatives)
+            assert not {"a blue glass", "a blue glass made of glass"} & set(answer.negatives)
