@@ -13,6 +13,8 @@ NUM_CHANGES: dict[Level, int] = {"hard": 1, "medium": 2, "easy": 3, "trivial": 0
 MAX_MARGINS: dict[Level, float] = {"hard": math.inf, "medium": 0.5, "easy": 0.5, "trivial": math.inf}
 """Nats by which a blind model may prefer a caption to its negatives. The balance alone suffices for one change; where
 several values change at once, common pairs ("grey metal") leave captions faster than they can come into others."""
+OBJECT_WEIGHTS: dict[Level, float] = {"hard": 1e-7, "medium": 0.1, "easy": 0.1, "trivial": 0.1}
+"""Names of things beside 1 for attributes: as rare as the blind test allows (figures in this package's page)."""
 NUM_NEGATIVES = 10
 """Of each caption: what the trainer of FG-CLIP 2 takes, no more and no less."""
 
@@ -53,8 +55,9 @@ class NegativeConfig:
     seed: int = 0
     max_chars: int = 1000
     """Longer captions are refused: they are no region phrases."""
-    object_weight: float = 0.1
-    """How likely a name of a thing is changed, beside 1 for an attribute; 0 only where attributes do not suffice."""
+    object_weight: float | None = None
+    """How likely a name of a thing is changed before balancing, beside 1 for an attribute; 0: only where attributes do
+    not suffice. None: what `OBJECT_WEIGHTS` has for the level."""
     num_drawn: int = 128
     """Combinations drawn to choose ten from, where a level changes several attributes."""
     num_rounds: int = 2
@@ -80,18 +83,23 @@ class NegativeConfig:
                 f" least 10, {2 * NUM_NEGATIVES} and 1"
             )
         if (
-            self.object_weight < 0
+            self.name_weight < 0
             or not self.ridge > 0
             or self.max_fitted < 1
             or self.max_iterations < 1
             or self.num_rounds < 1
         ):
             raise ConfigError(
-                f"object_weight {self.object_weight}, ridge {self.ridge}, max_fitted {self.max_fitted}, max_iterations"
+                f"object_weight {self.name_weight}, ridge {self.ridge}, max_fitted {self.max_fitted}, max_iterations"
                 f" {self.max_iterations}, num_rounds {self.num_rounds}: expected object_weight >= 0 and the others > 0"
             )
         if self.max_margin is not None and math.isnan(self.max_margin):
             raise ConfigError("max_margin is nan: expected nats, infinity to refuse none, or nothing at all")
+
+    @property
+    def name_weight(self) -> float:
+        """How likely a name of a thing is changed before balancing, beside 1 for an attribute."""
+        return OBJECT_WEIGHTS[self.level] if self.object_weight is None else self.object_weight
 
     @property
     def margin_limit(self) -> float:

@@ -50,7 +50,7 @@ def slot_choices(
     types = frequencies.lexicon.types
     everything = list(range(len(phrase.slots)))
     plain = [i for i in everything if not types[phrase.slots[i].type].is_unwritten[phrase.slots[i].term]]
-    if not config.object_weight:
+    if not config.name_weight:
         plain = [i for i in plain if phrase.slots[i].type != "object"]
     tries = [(plain, False), (plain, True), (everything, False), (everything, True)]
     choices: list[SlotChoices] = []
@@ -83,7 +83,7 @@ def _choices(
         terms = frequencies.candidates(phrase, place, unseen=unseen).nonzero()[0]
         likely = frequencies.log_likely(slot.type, slot.head)[terms]
         if slot.type == "object":
-            likely = likely + np.log(config.object_weight or 1.0)
+            likely = likely + np.log(config.name_weight or 1.0)
         memory[key] = (terms, likely) if len(terms) else None
     known = memory[key]
     return None if known is None else SlotChoices(slot=place, terms=known[0], log_likely=known[1])
