@@ -50,7 +50,12 @@ def resolve(recipe: TrainRecipe) -> TrainRecipe:
     check_towers(recipe.program)
     return replace(
         recipe,
-        input=replace(recipe.input, shards=tuple(_absolute(p) for p in recipe.input.shards)),
+        input=replace(
+            recipe.input,
+            shards=tuple(_absolute(p) for p in recipe.input.shards),
+            set=None if recipe.input.set is None else _absolute(recipe.input.set),
+            images=None if recipe.input.images is None else _absolute(recipe.input.images),
+        ),
         output=str(output),
         export=str(local_path(recipe.export) if recipe.export else output / "checkpoint"),
         program=pin_checkpoints(recipe.program),
@@ -127,6 +132,7 @@ def make_job(resolved: TrainRecipe) -> TrainJob:
         output=Path(resolved.output),
         shards=resolved.input.shards,
         world=resolved.input.world,
+        training_set=resolved.input.training_set,
         cache=resolved.cache_dir,
         program=resolved.program,
         loop=resolved.loop,
@@ -251,7 +257,15 @@ def train_table(summary: Mapping[str, Any]) -> Table:
     table.add_column()
     steps, scenes, worker = summary["steps"], summary["scenes"], summary["this_run"]["worker"]
     table.add_row("steps", f"{steps['done']} of {steps['asked']}")
-    table.add_row("scenes", f"{scenes['used']} of {scenes['read']} in {scenes['shards']} shards")
+    regions = scenes.get("regions")
+    what, files = ("scenes", "shards") if regions is None else ("images", "files")
+    table.add_row(what, f"{scenes['used']} of {scenes['read']} in {scenes['shards']} {files}")
+    if regions is not None:
+        told = f"{regions['used']} of {regions['read']}, {regions['with_negatives']} with negatives"
+        table.add_row("regions", told)
+        for failure in regions["failures"][:5]:
+            message = "a region of {shard}: {key}: {code}: {message}".format(**failure)
+            table.add_row("left out", escape_controls(message))
     for failure in scenes["failures"][:5]:
         table.add_row("left out", escape_controls("{shard}: {key}: {code}: {message}".format(**failure)))
     for name, message in {**scenes["damaged_shards"], **scenes["failed_shards"]}.items():

@@ -1,4 +1,4 @@
-"""The recipe of a training: which scenes, which program, how long, on how many workers."""
+"""The recipe of a training: which scenes or set, which program, how long, on how many workers."""
 
 import os
 from dataclasses import dataclass, field
@@ -13,25 +13,50 @@ from pipelines.readers import ReaderConfig
 from pipelines.runner import RayConfig
 from pipelines.storage import StorageOptions
 from pipelines.summary import Limits
-from pipelines.training.programs import ProgramRecipe, check_pictures
+from pipelines.training.programs import (
+    FgClip2Stage1Recipe,
+    FgClip2Stage2Recipe,
+    ProgramRecipe,
+    check_pictures,
+)
+from pipelines.training.set_files import SetInput
 from pipelines.training.worker import WorkersConfig
 from pipelines.training.world import WorldConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainInput:
-    """Scenes that are learned from: shards, or a world to draw."""
+    """What is learned from: scenes in shards, a world of them to draw, or a training set."""
 
     shards: tuple[str, ...] = ()
     """Archives of PNG and truth JSON, folders, globs, brace ranges; local or s3://, from the working directory."""
     world: WorldConfig | None = None
     """Scenes that are drawn into the cache, once."""
+    set: str | None = None
+    """Folder (or one file) of a training set, local or s3://: FineHARD JSON, FineHARD Parquet or WebDataset."""
+    format: Literal["auto", "finehard-json", "finehard-parquet", "webdataset"] = "auto"
+    """Of the set; auto: what its index or its files' names say."""
+    split: Literal["train", "val", "test"] = "train"
+    """Which items of the set are learned from; those that name no split are always."""
+    images: str | None = None
+    """Folder that the set's paths of images are below; the set's own where it is not given."""
     reader: ReaderConfig = field(default_factory=ReaderConfig)
     """Caps of the reader."""
 
     def __post_init__(self) -> None:
-        if bool(self.shards) == (self.world is not None):
-            raise ConfigError("input takes either shards (one pattern or more) or world (scenes to draw)")
+        if sum((bool(self.shards), self.world is not None, self.set is not None)) != 1:
+            raise ConfigError(
+                "input takes either shards (one pattern or more), or world (scenes to draw), or set (a training set)"
+            )
+        if self.set is None and (self.format, self.split, self.images) != ("auto", "train", None):
+            raise ConfigError("input.format, split and images are about input.set, which is not given")
+
+    @property
+    def training_set(self) -> SetInput | None:
+        """The set, where one is given."""
+        if self.set is None:
+            return None
+        return SetInput(url=self.set, format=self.format, split=self.split, images=self.images)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +97,13 @@ class TrainRecipe:
             raise ConfigError("workers over 1 need Ray: set engine to ray, or workers to 1")
         if self.input.world is not None:
             self._check_world(self.input.world)
+        if self.input.set is not None and not isinstance(
+            self.program, FgClip2Stage1Recipe | FgClip2Stage2Recipe
+        ):
+            raise ConfigError(
+                f"input.set is for program.kind fgclip2_stage1 and fgclip2_stage2; {self.program.kind} learns from "
+                "scenes: give shards or world"
+            )
 
     def _check_world(self, world: WorldConfig) -> None:
         """What can be known before the scenes are drawn."""
@@ -93,6 +125,8 @@ class TrainRecipe:
 _SETTINGS = (
     "job",
     "input.shards",
+    "input.set",
+    "input.images",
     "input.reader",
     "output",
     "export",

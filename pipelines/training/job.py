@@ -1,4 +1,4 @@
-"""The train job: scenes in, checkpoint, curve and summary out; started again it goes on where it stood.
+"""The train job: scenes or a training set in, checkpoint, curve and summary out. Started again, it goes on.
 
 OUT/run.json        what it was made with           OUT/states/      the two newest states
 OUT/data.json       which scenes it learned from    OUT/checkpoint/  what others load, after the last step
@@ -28,10 +28,14 @@ from pipelines.shards import Shard, expand_inputs
 from pipelines.storage import Storage, StorageOptions, open_storage
 from pipelines.summary import SUMMARY, Limits, over_limits, write_summary
 from pipelines.training.scenes import SceneRows, read_scenes
+from pipelines.training.set_files import SetInput, find_set
+from pipelines.training.set_images import SetImages
+from pipelines.training.sets import SetRows, read_set
 from pipelines.training.stopping import stop_gently
 from pipelines.training.worker import (
     Outcome,
     ProgramFactory,
+    SetProgramFactory,
     Team,
     WorkersConfig,
     WorkerTask,
@@ -54,11 +58,13 @@ class TrainJob:
 
     output: Path
     shards: tuple[str, ...] = ()
-    """Patterns of archives; empty where a world is drawn."""
+    """Patterns of archives; empty where a world is drawn or a training set is read."""
     world: WorldConfig | None = None
+    training_set: SetInput | None = None
+    """Images with captions, regions and negatives, in place of scenes."""
     cache: Path
     """Folder that keeps drawn scenes."""
-    program: ProgramFactory
+    program: ProgramFactory | SetProgramFactory
     loop: LoopConfig
     seed: int = 0
     """Of the program, for the summary."""
@@ -75,9 +81,10 @@ class TrainJob:
     limits: Limits = field(default_factory=Limits)
     storage: StorageOptions = field(default_factory=StorageOptions)
 
-    def task(self) -> WorkerTask:
+    def task(self, set_images: SetImages | None = None) -> WorkerTask:
         """What every worker does."""
         return WorkerTask(
+            set_images=set_images,
             program=self.program,
             loop=self.loop,
             folder=self.output,
@@ -111,6 +118,10 @@ def run_train(
     """
     if job.workers.num_workers > 1 and isinstance(engine, InlineEngine):
         raise ConfigError("workers.num_workers is over 1, which needs Ray; take engine ray, or one worker")
+    if job.training_set is not None and not isinstance(job.program, SetProgramFactory):
+        raise ConfigError(
+            f"{type(job.program).__name__} learns from scenes; give shards or a world, not a set"
+        )
     storage = open_storage(str(job.output))
     with OutputLock(storage) as lock:
         claim_output(storage, job.manifest, reasons=job.reasons)
@@ -156,28 +167,37 @@ class _Run:
             logger.info("%s is done: %d steps, nothing is read", self.storage.url, job.loop.num_steps)
             return "done"
         many = job.workers.num_workers > 1
-        shards = (str(draw_world(job.world, job.cache)),) if job.world else job.shards
         with self.engine as engine:
-            found = expand_inputs(shards, job.storage)
-            rows = read_scenes(engine, found, job.reader, job.decode)
-            if not self._take(rows, None if job.world else _identity(found)):
+            rows, identity = self._read(engine)
+            if not self._take(rows, identity):
                 return "over limits"
+            task = job.task(rows.images if isinstance(rows, SetRows) else None)
             with stop_gently() as is_stopped:
                 if many:
                     from pipelines.training.ray_train import train_on_ray  # Ray Train takes seconds to load
 
                     self.outcome = train_on_ray(
-                        job.task(), rows.table, job.workers, on_progress=self._note, should_stop=is_stopped
+                        task, rows.table, job.workers, on_progress=self._note, should_stop=is_stopped
                     )
         if not many:
             with stop_gently() as is_stopped:
                 self.outcome = run_worker(
-                    job.task(), rows.table, Team(), on_progress=self._note, should_stop=is_stopped
+                    task, rows.table, Team(), on_progress=self._note, should_stop=is_stopped
                 )
         assert self.outcome is not None
         if (job.output / "curve.csv").stat().st_size:
             draw_curve(job.output / "curve.csv", job.output / "curve.png")
         return "done" if self.outcome.done >= job.loop.num_steps else "interrupted"
+
+    def _read(self, engine: Engine) -> tuple[SceneRows | SetRows, str | None]:
+        """What is learned from, and the identity of its files; a drawn world needs none."""
+        job = self.job
+        if job.training_set is not None:
+            files = find_set(job.training_set, job.storage)
+            return read_set(files, job.training_set, job.storage, job.decode), files.identity
+        shards = (str(draw_world(job.world, job.cache)),) if job.world else job.shards
+        found = expand_inputs(shards, job.storage)
+        return read_scenes(engine, found, job.reader, job.decode), None if job.world else _identity(found)
 
     def _is_done(self) -> bool:
         """Whether an earlier start did all that is asked for, of the scenes that the input still holds.
@@ -196,14 +216,16 @@ class _Run:
         told = (earlier["state"], earlier["steps"], earlier.get("checkpoint"))
         if not is_whole or told != ("done", steps, str(job.checkpoint)):
             return False
-        if job.world is None and learned_from.get("shards") != _identity(
-            expand_inputs(job.shards, job.storage)
-        ):
+        if job.training_set is not None:
+            identity = find_set(job.training_set, job.storage).identity
+        else:
+            identity = "" if job.world else _identity(expand_inputs(job.shards, job.storage))
+        if identity and learned_from.get("shards") != identity:
             return False
         self.scenes = earlier["scenes"]
         return True
 
-    def _take(self, rows: SceneRows, shards: str | None) -> bool:
+    def _take(self, rows: SceneRows | SetRows, shards: str | None) -> bool:
         """Note what was read; whether it may be learned from."""
         self.scenes = rows.told()
         totals = rows.totals()
@@ -211,6 +233,8 @@ class _Run:
         if self.observer:
             self.observer.scenes(used=totals["used"], failed=totals["failed"])
         self.over = over_limits(totals, rows.damaged, rows.failed_shards, self.job.limits)
+        if isinstance(rows, SetRows):
+            self.over += rows.over_limits(self.job.limits)
         if self.over:
             return False
         told = {"scenes": totals["used"], "sha256": rows.identity} | ({"shards": shards} if shards else {})

@@ -1,10 +1,11 @@
 """Programs by name. A program's recipe is its config with a `kind`; it travels to the workers and builds there."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ovsops.backbones.checkpoint import Checkpoint, resolve
+from ovsops.backbones.fgclip2_model import FgClip2Model
 from ovsops.backbones.miniature import IMAGE_SIZE, PATCH_SIZE, miniature_dino
 from ovsops.losses.gather import Gather
 from ovsops.training.clip import ClipProgram, ClipProgramConfig
@@ -12,6 +13,7 @@ from ovsops.training.dinov2 import Dinov2Program, Dinov2ProgramConfig
 from ovsops.training.fgclip2_module import load_fgclip2_to_train
 from ovsops.training.fgclip2_patches import FgClip2PatchesConfig, FgClip2PatchesProgram
 from ovsops.training.fgclip2_scenes import SceneRegions
+from ovsops.training.fgclip2_sets import SetBank, SetRegions, SetRegionsConfig
 from ovsops.training.fgclip2_stage1 import FgClip2Stage1Config, FgClip2Stage1Program, stage1_start
 from ovsops.training.fgclip2_stage2 import FgClip2Stage2Config, FgClip2Stage2Program
 from ovsops.training.llmdet import LlmDetProgram, LlmDetProgramConfig
@@ -183,18 +185,30 @@ class FgClip2Stage1Recipe(FgClip2Stage1Config):
     kind: Literal["fgclip2_stage1"] = "fgclip2_stage1"
     start: Checkpoint | None = None
     """A SigLIP 2: the miniature one, or a NaFlex one; random weights where it is not given."""
+    set_regions: SetRegionsConfig = field(default_factory=SetRegionsConfig)
+    """What a step takes of a training set; scenes have no use for it."""
 
     def build(
         self, bank: SceneBank, work_folder: Path, *, gather: Gather, world_size: int, device: str
     ) -> Program:
         """The program with its first weights."""
-        model, tokenizer_folder = stage1_start(
-            None if self.start is None else resolve(self.start), work_folder, seed=self.seed
-        )
+        model, tokenizer_folder = self._start(work_folder)
         source = SceneRegions(
             bank, batch_size=self.batch_size, seed=self.seed, rank=gather.rank, world_size=world_size
         )
         return FgClip2Stage1Program(source, self, model, tokenizer_folder, gather=gather, device=device)
+
+    def build_from_set(
+        self, bank: SetBank, work_folder: Path, *, gather: Gather, world_size: int, device: str
+    ) -> Program:
+        """The same over a training set."""
+        model, tokenizer_folder = self._start(work_folder)
+        source = _set_regions(bank, self, model, gather.rank, world_size)
+        return FgClip2Stage1Program(source, self, model, tokenizer_folder, gather=gather, device=device)
+
+    def _start(self, work_folder: Path) -> tuple[FgClip2Model, Path]:
+        start = None if self.start is None else resolve(self.start)
+        return stage1_start(start, work_folder, seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +218,8 @@ class FgClip2Stage2Recipe(FgClip2Stage2Config):
     kind: Literal["fgclip2_stage2"] = "fgclip2_stage2"
     start: Checkpoint
     """What stage 1 exported, or another FG-CLIP 2."""
+    set_regions: SetRegionsConfig = field(default_factory=SetRegionsConfig)
+    """What a step takes of a training set; `regions` is for scenes."""
 
     def build(
         self, bank: SceneBank, work_folder: Path, *, gather: Gather, world_size: int, device: str
@@ -221,6 +237,34 @@ class FgClip2Stage2Recipe(FgClip2Stage2Config):
         return FgClip2Stage2Program(
             source, self, load_fgclip2_to_train(start), start.folder, gather=gather, device=device
         )
+
+    def build_from_set(
+        self, bank: SetBank, work_folder: Path, *, gather: Gather, world_size: int, device: str
+    ) -> Program:
+        """The same over a training set."""
+        start = resolve(self.start)
+        model = load_fgclip2_to_train(start)
+        source = _set_regions(bank, self, model, gather.rank, world_size)
+        return FgClip2Stage2Program(source, self, model, start.folder, gather=gather, device=device)
+
+
+def _set_regions(
+    bank: SetBank,
+    recipe: "FgClip2Stage1Recipe | FgClip2Stage2Recipe",
+    model: FgClip2Model,
+    rank: int,
+    world_size: int,
+) -> SetRegions:
+    config: Any = model.config
+    return SetRegions(
+        bank,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        patch_size=int(config.vision_config.patch_size),
+        config=recipe.set_regions,
+        rank=rank,
+        world_size=world_size,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast, runtime_checkable
 
 import pyarrow as pa
 import torch
@@ -16,9 +16,12 @@ from torch import nn
 
 from ovsops.errors import ConfigError
 from ovsops.losses.gather import Gather, no_gather
+from ovsops.training.fgclip2_sets import SetBank
 from ovsops.training.loop import LoopConfig, Program, Progress, train
 from ovsops.training.scenes import SceneBank
 from pipelines.training.scenes import bank_of_rows
+from pipelines.training.set_images import SetImages
+from pipelines.training.set_table import SetTable
 
 _WORK = "_work"
 """Folder of an output for what programs need while they learn; a finished training leaves it empty."""
@@ -31,6 +34,16 @@ class ProgramFactory(Protocol):
         self, bank: SceneBank, work_folder: Path, *, gather: Gather, world_size: int, device: str
     ) -> Program:
         """The program over a bank, with its first weights."""
+
+
+@runtime_checkable
+class SetProgramFactory(Protocol):
+    """The same for programs that learn from training sets."""
+
+    def build_from_set(
+        self, bank: SetBank, work_folder: Path, *, gather: Gather, world_size: int, device: str
+    ) -> Program:
+        """The program over a set, with its first weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +75,7 @@ class WorkersConfig:
 class WorkerTask:
     """What every worker of a training does."""
 
-    program: ProgramFactory
+    program: ProgramFactory | SetProgramFactory
     loop: LoopConfig
     folder: Path
     """The output: states, curve, checkpoint. All workers see it."""
@@ -73,6 +86,8 @@ class WorkerTask:
     """Of torch's own generator, for what draws from it; a state holds where it is."""
     num_threads: int = 0
     """Threads of torch; 0 leaves it to torch."""
+    set_images: SetImages | None = None
+    """Where the images of a training set are; None where scenes are learned from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,22 +123,23 @@ class Outcome:
 
 def run_worker(
     task: WorkerTask,
-    scenes: pa.Table,
+    rows: pa.Table,
     team: Team,
     *,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """Train from the newest state; the main worker exports the checkpoint after the last step."""
+    """Train from the newest state; the main worker exports the checkpoint after the last step.
+
+    `rows` are scenes (`SCENE_ROW`), or images of a training set (`SET_ROW`) where the task has `set_images`.
+    """
     if task.num_threads:
         torch.set_num_threads(task.num_threads)
     torch.manual_seed(task.seed)
     is_main = team.rank == 0
     work = task.folder / _WORK / f"worker-{team.rank}"
     work.mkdir(parents=True, exist_ok=True)
-    program = task.program.build(
-        bank_of_rows(scenes), work, gather=team.gather, world_size=team.world_size, device=task.device
-    )
+    program = _built(task, rows, work, team)
 
     def stop() -> bool:
         wanted = is_main and should_stop()
@@ -154,6 +170,14 @@ def run_worker(
         if task.device == "cuda"
         else 0.0,
     )
+
+
+def _built(task: WorkerTask, rows: pa.Table, work: Path, team: Team) -> Program:
+    told: dict[str, Any] = {"gather": team.gather, "world_size": team.world_size, "device": task.device}
+    if task.set_images is None:
+        return cast(ProgramFactory, task.program).build(bank_of_rows(rows), work, **told)
+    assert isinstance(task.program, SetProgramFactory), "the job looked before it read the set"
+    return task.program.build_from_set(SetTable(rows, task.set_images), work, **told)
 
 
 def export(program: Program, folder: Path) -> None:

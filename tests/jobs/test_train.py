@@ -155,6 +155,13 @@ def test_a_checkpoint_that_is_missing_is_exit_4_with_a_summary(
         ),
         ({"input": {}}, "either shards"),
         ({"input": {"shards": ["a"], "world": {"scenes": 1}}}, "either shards"),
+        ({"input": {"set": "a", "world": {"scenes": 1}}}, "either shards .* or set"),
+        ({"input": {"world": {"scenes": 8}, "split": "val"}}, r"about input\.set, which is not given"),
+        (
+            {"input": {"set": "a"}},
+            r"input\.set is for program\.kind fgclip2_stage1 .* dinov2 learns from scenes",
+        ),
+        ({"input": {"set": "a", "format": "coco"}}, r"input\.format is \"coco\""),
         ({"input": {"world": {"scenes": 0}}}, r"input\.world\.scenes is 0"),
         ({"workers": 2}, "workers over 1 need Ray"),
         ({"workers": 0}, "num_workers 0"),
@@ -228,3 +235,19 @@ def test_the_recipe_of_talk2dino_has_the_published_optimiser() -> None:
     assert (loop.learning_rate, loop.weight_decay, loop.betas) == (1e-4, 0.0, (0.9, 0.999))
     assert (loop.warmup_steps, loop.final_share, loop.clip_norm) == (0, 1.0, math.inf)
     assert loaded.recipe.program.batch_size == 128
+
+
+def test_where_a_set_lies_may_change_and_which_split_is_learned_from_may_not() -> None:
+    loop = recipe().loop
+    assert [is_train_setting(f"input.{name}", loop) for name in ("set", "images", "split", "format")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    program = {"kind": "fgclip2_stage1", "batch_size": 4}
+    given = recipe(input={"set": "sets/a", "images": "pictures"}, program=program)
+    resolved = resolve(given)
+    assert resolved.input.set == str(Path("sets/a").absolute())
+    assert resolved.input.training_set is not None
+    assert resolved.input.training_set.images == str(Path("pictures").absolute())
