@@ -8,7 +8,7 @@ import hashlib
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,6 +39,10 @@ _DOUBLED = re.compile(r"\b(\w+)[ -]\1\b", re.IGNORECASE)
 _MAY_DOUBLE = frozenset({"object", "material", "pattern"})
 """Types with words that names of things hold, too: no "plastic plastic bag"."""
 _ORDER: dict[str, int] = {name: place for place, name in enumerate(ATTRIBUTE_TYPES)}
+_GOLDEN = (5**0.5 - 1) / 2
+"""Starts of further draws: spread over 0..1 as evenly as can be."""
+_DRAWS = 3
+"""Candidates that are drawn beyond ten for each that is wanted: many are drawn twice."""
 _MAX_CACHED = 8192
 """Kinds of captions whose candidates a sampler remembers."""
 
@@ -90,11 +94,20 @@ class NegativeSampler:
 
     def negatives_for(self, text: object, language: object = None, key: str = "") -> Negatives | Refusal:
         """Ten distinct negatives of a caption, or why there are none. `key` names the row: others draw others."""
+        return self.candidates_for(text, language, key, count=NUM_NEGATIVES)
+
+    def candidates_for(
+        self, text: object, language: object = None, key: str = "", *, count: int
+    ) -> Negatives | Refusal:
+        """Negatives for a validator to choose ten from: those of `negatives_for` first, then up to `count` in all,
+        drawn with the same probabilities where the level changes one attribute or several.
+        """
         caption, found = accept(text, language, max_chars=self.config.max_chars)
         if caption is None:
             return Refusal(reason=found)  # type: ignore[arg-type]
         phrase = parse(caption, found)  # type: ignore[arg-type]
-        made = self._trivial(phrase, key) if self.config.level == "trivial" else self._changed(phrase, key)
+        is_trivial = self.config.level == "trivial"
+        made = self._trivial(phrase, key, count) if is_trivial else self._changed(phrase, key, count)
         if isinstance(made, str):
             return Refusal(reason=made)
         adversary = self.adversaries.get(phrase.language)
@@ -107,11 +120,12 @@ class NegativeSampler:
             language=phrase.language,
         )
 
-    def _trivial(self, phrase: Phrase, key: str) -> dict[str, str] | Reason:
-        captions = self.others[phrase.language].drawn(phrase, _generator(self.config.seed, key, phrase.text))
-        return dict.fromkeys(captions, "object") if len(captions) == NUM_NEGATIVES else "R_TOO_FEW_VALUES"
+    def _trivial(self, phrase: Phrase, key: str, count: int) -> dict[str, str] | Reason:
+        generator = _generator(self.config.seed, key, phrase.text)
+        captions = self.others[phrase.language].drawn(phrase, generator, count)
+        return dict.fromkeys(captions, "object") if len(captions) >= NUM_NEGATIVES else "R_TOO_FEW_VALUES"
 
-    def _changed(self, phrase: Phrase, key: str) -> dict[str, str] | Reason:
+    def _changed(self, phrase: Phrase, key: str, count: int) -> dict[str, str] | Reason:
         """Negatives with their types."""
         num_changes = NUM_CHANGES[self.config.level]
         if num_changes == 1:
@@ -126,18 +140,19 @@ class NegativeSampler:
                 return pool
             ready = self._weighed(phrase, pool)
             start = float(generator.random())
-        picks = np.searchsorted(ready.bounds, start + np.arange(NUM_NEGATIVES), side="right")
-        return self._written(phrase, ready.pool, picks.clip(0, len(ready.bounds) - 1))
+        return self._written(phrase, ready, start, count)
 
-    def _written(self, phrase: Phrase, pool: Pool, picks: Int64[np.ndarray, " N"]) -> dict[str, str] | Reason:
+    def _written(self, phrase: Phrase, ready: _Ready, start: float, count: int) -> dict[str, str] | Reason:
         """The picked candidates as texts; others take the place of those that cannot be written, likely ones first."""
+        pool = ready.pool
         made: dict[str, str] = {}
         seen = {phrase.text.lower()}
         types = self.frequencies[phrase.language].lexicon.types
         kinds = [slot.type for slot in phrase.slots]
         was_doubled = _DOUBLED.search(phrase.text) is not None
-        queue, is_first = picks, True
-        while True:
+        for queue, enough in _queues(ready, start, count):
+            if len(made) >= enough:
+                continue
             for slots, terms in zip(pool.slots[queue].tolist(), pool.terms[queue].tolist(), strict=True):
                 surfaces = {s: types[kinds[s]].terms[t].surface for s, t in zip(slots, terms, strict=True)}
                 text = phrase.replaced(surfaces)
@@ -148,11 +163,11 @@ class NegativeSampler:
                     continue
                 seen.add(lowered)
                 made[text] = kinds[slots[0]] if len(slots) == 1 else _joined(kinds[s] for s in slots)
-                if len(made) == NUM_NEGATIVES:
+                if len(made) == count:
                     return made
-            if not is_first:
-                return "R_TOO_FEW_VALUES"
-            queue, is_first = np.argsort(-pool.log_weights, kind="stable"), False
+                if len(made) == enough:
+                    break
+        return made if len(made) >= NUM_NEGATIVES else "R_TOO_FEW_VALUES"
 
     def _remembered(self, phrase: Phrase) -> "_Ready | Reason":
         """Candidates of captions with equal slots are equal: they are weighed once."""
@@ -245,6 +260,26 @@ def fit_sampler(sample: CorpusSample, config: NegativeConfig | None = None) -> N
             if adversary is not None:
                 sampler.adversaries[language] = adversary
     return sampler
+
+
+def _queues(ready: _Ready, start: float, count: int) -> Iterator[tuple[Int64[np.ndarray, " N"], int]]:
+    """Candidates in the order in which they are written, each with the number of texts at which to stop.
+
+    Ten by systematic sampling, likely ones where those are not ten texts; beyond ten, further systematic samples from
+    other starts: what takes the place of a dropped negative is as likely as that was. Likely ones fill the rest.
+    """
+    last = len(ready.bounds) - 1
+    likely: Int64[np.ndarray, " N"] | None = None
+    for draw in range(1 + (_DRAWS * (count - NUM_NEGATIVES) + NUM_NEGATIVES - 1) // NUM_NEGATIVES):
+        begin = start if not draw else (start + draw * _GOLDEN) % 1
+        places = begin + np.arange(NUM_NEGATIVES)
+        enough = count if draw else NUM_NEGATIVES
+        yield np.searchsorted(ready.bounds, places, side="right").clip(0, last), enough
+        if likely is None:
+            likely = np.argsort(-ready.pool.log_weights, kind="stable")
+            yield likely, NUM_NEGATIVES
+    if count > NUM_NEGATIVES and likely is not None:
+        yield likely, count
 
 
 def _joined(kinds: Iterable[AttributeType]) -> str:

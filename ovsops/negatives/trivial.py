@@ -20,19 +20,19 @@ class OtherCaptions:
             (phrase.text, slot) for phrase in phrases if (slot := _object_of(phrase)) is not None
         ]
 
-    def drawn(self, phrase: Phrase, generator: np.random.Generator) -> list[str]:
-        """Ten distinct captions of things that the phrase is surely not about, or fewer where there are no more."""
+    def drawn(self, phrase: Phrase, generator: np.random.Generator, count: int = NUM_NEGATIVES) -> list[str]:
+        """Distinct captions of things that the phrase is surely not about, or fewer where there are no more."""
         chosen: dict[str, None] = {}
         if self.captions:
             for place in generator.integers(len(self.captions), size=_TRIES).tolist():
                 text, slot = self.captions[place]
                 if self._is_other(phrase, slot.term) and text.lower() not in chosen:
                     chosen[text.lower()] = None
-                    if len(chosen) == NUM_NEGATIVES:
+                    if len(chosen) == count:
                         break
         by_lower = {text.lower(): text for text, _ in self.captions} if chosen else {}
         texts = [by_lower[text] for text in chosen]
-        return texts if len(texts) == NUM_NEGATIVES else self._made(phrase, texts, generator)
+        return texts if len(texts) == count else self._made(phrase, texts, generator, count)
 
     def _is_other(self, phrase: Phrase, term: int) -> bool:
         kind = self.lexicon.types["object"]
@@ -45,12 +45,14 @@ class OtherCaptions:
             if t == term or not kind.may_replace[t, term]
         )
 
-    def _made(self, phrase: Phrase, texts: list[str], generator: np.random.Generator) -> list[str]:
+    def _made(
+        self, phrase: Phrase, texts: list[str], generator: np.random.Generator, count: int
+    ) -> list[str]:
         """Where the corpus is too small: a colour and a thing, as frequent as the lexicon expects them."""
         colours, objects = self.lexicon.types["colour"], self.lexicon.types["object"]
         made = dict.fromkeys(texts)
         for _ in range(_TRIES):
-            if len(made) == NUM_NEGATIVES:
+            if len(made) == count:
                 break
             term = int(generator.choice(len(objects.terms), p=objects.expected / objects.expected.sum()))
             colour = int(generator.choice(len(colours.terms), p=colours.expected / colours.expected.sum()))
