@@ -1,7 +1,7 @@
 """A labelled run as input of the jobs that come after: its committed shards, each a unit of work."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,18 @@ from ovsops.errors import OutputError, RowError
 from ovsops.text.vocabulary import Vocabulary
 from pipelines.ledger import Commit, Ledger
 from pipelines.manifest import MANIFEST, read_manifest
+from pipelines.readers import ReaderConfig, read_shard
+from pipelines.rows import Closing
 from pipelines.schemas import SCHEMA_VERSION
 from pipelines.shards import Shard
 from pipelines.storage import Storage, StorageOptions, open_storage
 
 E_LABELS_CHANGED = "E_LABELS_CHANGED"
 """Code of a shard whose tables are not those of its record."""
+E_SHARD_CHANGED = "E_SHARD_CHANGED"
+"""Code of a shard whose bytes are not those that were labelled."""
+E_SHARD_MISSING = "E_SHARD_MISSING"
+"""Code of a shard that is not among the label run's inputs any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,3 +107,64 @@ def read_committed(
             " that job again",
         )
     return pq.read_table(pa.BufferReader(data), columns=None if columns is None else list(columns))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceShard:
+    """Where the images of a unit are, and which bytes were labelled."""
+
+    shard: Shard | None
+    """None where the label run's shard is not among the inputs any more."""
+    sha256: str
+    num_rows: int
+
+    @classmethod
+    def of(cls, task: Mapping[str, Any]) -> "SourceShard":
+        """What `source_task` put into a task."""
+        shard = task["shard"]
+        if shard is not None:
+            names = {"members": tuple(shard["members"]), "ignored": tuple(map(tuple, shard["ignored"]))}
+            shard = Shard(**{**shard, **names})
+        return cls(shard=shard, sha256=task["sha256"], num_rows=task["num_rows"])
+
+    def rows(self, reader: ReaderConfig, options: StorageOptions) -> Iterator[dict[str, Any]]:
+        """Its rows with bytes, in order. RowError where they are not those that were labelled."""
+        if self.shard is None:
+            raise RowError(
+                E_SHARD_MISSING,
+                "it is no longer among the label run's inputs; put it back, or name where it is now in `shards`",
+            )
+        closing = ""
+        for table in read_shard(self.shard, reader, options):
+            for row in table.to_pylist():
+                if row["closing"]:
+                    closing = row["closing"]
+                else:
+                    yield row
+        end = Closing.from_json(closing)
+        if end.failed_code:
+            raise RowError(end.failed_code, end.failed)
+        if (end.num_rows, end.sha256) != (self.num_rows, self.sha256):
+            raise RowError(
+                E_SHARD_CHANGED, "its bytes are no longer those that were labelled; label it again"
+            )
+
+
+def source_tasks(labels: LabelRun, sources: Sequence[Shard]) -> list[dict[str, Any]]:
+    """For each committed shard what a worker must know to read its images. `sources` are the shards that the label
+    run's inputs name now.
+    """
+    by_id = {shard.id: shard for shard in sources}
+    by_slug = {shard.slug: shard for shard in sources}  # touched since, perhaps with equal bytes
+    tasks = []
+    for commit in labels.commits:
+        source = by_id.get(commit.shard) or by_slug.get(commit.shard.rpartition("-")[0])
+        tasks.append(
+            {
+                "tables": commit.tables,
+                "shard": None if source is None else vars(source),
+                "sha256": commit.sha256,
+                "num_rows": commit.read,
+            }
+        )
+    return tasks

@@ -63,10 +63,10 @@ IMAGES = pa.schema(
     metadata=_METADATA,
 )
 """One row per image of a shard, whatever became of it. `width` and `height` are EXIF-applied pixels.
-`hash_difference` and `hash_frequency` are perceptual hashes of the decoded picture (`ovsops.images.phash`), null for
-one without structure. `shard` is the shard's path below its input folder, `index` its place in the shard. `status` is
-labelled, skipped or failed. `presence`, `verified_absent` (looked for, not there) and `exhaustive` (classes all of
-whose objects are believed found) are empty where no presence gate has looked."""
+`hash_difference` and `hash_frequency` are perceptual hashes of the decoded picture (`ovsops.images.phash`),
+null for one without structure. `shard` is the shard's path below its input folder, `index` its place in the shard.
+`status` is labelled, skipped or failed. `presence`, `verified_absent` (looked for, not there) and `exhaustive` (classes
+all of whose objects are believed found) are empty where no presence gate has looked."""
 
 INSTANCES = pa.schema(
     [
@@ -109,3 +109,23 @@ and the mask's, `agreement_other` that of the mask and a second segmenter's. `de
 _OF_THE_TABLE = ("instance_uid", "image_uid", "iscrowd")
 REGION = pa.struct([field for field in INSTANCES if field.name not in _OF_THE_TABLE])
 """A region while it travels nested in its image's row."""
+
+NEGATIVES = pa.schema(
+    [
+        _required("instance_uid", pa.string()),
+        _required("image_uid", pa.string()),
+        pa.field("key", pa.string()),
+        _required("category_id", pa.int32()),
+        pa.field("positive", pa.string()),
+        pa.field("language", pa.string()),
+        _required("level", pa.string()),
+        pa.field("negatives", pa.list_(pa.string())),
+        pa.field("types", pa.list_(pa.string())),
+        pa.field("reason", pa.string()),
+        _required("dropped", pa.list_(pa.string())),
+    ],
+    metadata=_METADATA,
+)
+"""One row per region of the label run, whatever became of it. `negatives` are exactly ten, with their `types`, or null
+with a `reason`. `positive` is the text that they were made of, marks set straight; with a reason it is the text as it
+came. `dropped` counts candidates that a validator refused (`V_LABEL:2`)."""

@@ -83,7 +83,8 @@ class SealedUnit:
 
     def to_json(self) -> str:
         """For `RESULT_ROW`."""
-        return json.dumps(asdict(self))
+        tables = {name: vars(table) for name, table in self.tables.items()}
+        return json.dumps({**vars(self), "tables": tables})
 
     @classmethod
     def from_json(cls, text: str) -> "SealedUnit":
@@ -157,6 +158,11 @@ class UnitLimits:
             raise ConfigError(f"limits.max_failed_shards is {self.max_failed_shards}; it must be 0 or more")
 
 
+def work_placement() -> Placement:
+    """A shard a task, as many tasks as there are CPUs."""
+    return Placement(actors=0, num_cpus=1.0, blocks_at_once=1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class UnitJob(ABC):
     """Everything that such a job needs, resolved."""
@@ -167,7 +173,7 @@ class UnitJob(ABC):
     """Content of `run.json`; `manifest["recipe"]` decides whether an output may be continued."""
     limits: UnitLimits = field(default_factory=UnitLimits)
     storage: StorageOptions = field(default_factory=StorageOptions)
-    work_on: Placement = field(default_factory=lambda: Placement(actors=0, num_cpus=1.0))
+    work_on: Placement = field(default_factory=work_placement)
 
     @property
     @abstractmethod
@@ -236,9 +242,14 @@ class _Stats:
 
 
 def run_units(
-    job: UnitJob, engine: Engine, *, run: str, observer: UnitObserver | None = None
+    job: UnitJob,
+    engine: Engine,
+    *,
+    run: str,
+    observer: UnitObserver | None = None,
+    only: frozenset[str] | None = None,
 ) -> dict[str, Any]:
-    """Do what is not yet done; the summary, which is also written to OUT.
+    """Do what is not yet done, or of that the shards of these names; the summary, which is also written to OUT.
 
     Raises OutputError if the output is locked or was made with another recipe. Whatever ends the run, a
     summary is written once the lock is held.
@@ -246,7 +257,7 @@ def run_units(
     storage = open_storage(job.output, job.storage)
     with OutputLock(storage) as lock:
         claim_output(storage, job.manifest)
-        return _UnitDriver(job, engine, storage, run, lock, observer).run()
+        return _UnitDriver(job, engine, storage, run, lock, observer, only).run()
 
 
 def record_failed_units(output: str, options: StorageOptions, error: OvsopsError) -> None:
@@ -271,7 +282,9 @@ class _UnitDriver:
         run: str,
         lock: OutputLock,
         observer: UnitObserver | None,
+        only: frozenset[str] | None,
     ) -> None:
+        self.only = only
         self.job, self.engine, self.storage, self.name = job, engine, storage, run
         self.lock, self.observer = lock, observer
         self.ledger = unit_ledger(storage, job.kinds)
@@ -299,12 +312,13 @@ class _UnitDriver:
     def _work(self) -> tuple[dict[str, Any], list[str]]:
         recovery = self.ledger.recover()
         self.stats.rolled_forward, self.stats.swept = len(recovery.published), len(recovery.swept)
-        self.pending = self.ledger.pending([unit.shard for unit in self.job.units], self.job.storage)
+        shards = [unit.shard for unit in self.job.units if self.only is None or unit.shard.name in self.only]
+        self.pending = self.ledger.pending(shards, self.job.storage)
         left = len(self.pending.shards)
-        done = len(self.job.units) - left
-        logger.info("%d shards, %d done before, %d to do", len(self.job.units), done, left)
+        done = len(shards) - left
+        logger.info("%d shards, %d done before, %d to do", len(shards), done, left)
         if self.observer:
-            self.observer.started(shards=len(self.job.units), done=done)
+            self.observer.started(shards=len(shards), done=done)
         self.job.begin(self.storage, self.engine)
         self.lock.check()
         settled: set[str] = set()
@@ -427,15 +441,26 @@ def counted(commits: Sequence[UnitCommit], name: str) -> dict[str, int]:
     return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
 
 
+def published_sizes(storage: Storage, commits: Sequence[UnitCommit]) -> dict[str, int]:
+    """Bytes by path of what lies where committed files should; folders of images are not listed."""
+    folders = {t["published"].rpartition("/")[0] for commit in commits for t in commit.tables.values()}
+    return {
+        info.path: info.size for folder in sorted(folders) for info in storage.list(folder, recursive=False)
+    }
+
+
 def gather(engine: Engine, function: Callable[..., T], calls: Sequence[Mapping[str, Any]]) -> Iterator[T]:
-    """Results of small jobs in the order of `calls`, some of them running ahead."""
+    """Results of small jobs in the order of `calls`, some running ahead. A RowError of one is an OutputError."""
     waiting: deque[Callable[[], T | None]] = deque()
-    for call in calls:
-        waiting.append(engine.submit(function, **call))
-        if len(waiting) >= MAX_WAITING:
+    try:
+        for call in calls:
+            waiting.append(engine.submit(function, **call))
+            if len(waiting) >= MAX_WAITING:
+                yield _wait(waiting.popleft())
+        while waiting:
             yield _wait(waiting.popleft())
-    while waiting:
-        yield _wait(waiting.popleft())
+    except RowError as error:  # Ray's has the whole trace in its message, and the error itself as its cause
+        raise OutputError(str(getattr(error, "cause", error))) from error
 
 
 def _wait(poll: Callable[[], T | None]) -> T:

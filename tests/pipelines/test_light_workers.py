@@ -13,6 +13,7 @@ import pytest
         "pipelines.sources, pipelines.readers, pipelines.runner",
         "pipelines.label, pipelines.retry",
         "pipelines.mining, pipelines.embedding, pipelines.llm_negatives, ovsops.negatives.validators",
+        "pipelines.negatives, pipelines.negatives_checks, pipelines.dataset",
     ],
 )
 def test_nothing_heavy_is_imported(modules: str) -> None:
