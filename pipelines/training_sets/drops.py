@@ -61,3 +61,10 @@ class Drops:
         for code, count in plain.items():
             drops.add(code, count)
         return drops
+
+
+def image_reason(drops: Drops) -> str | None:
+    """Why one image was left out, from what was counted of it alone; None where it was not."""
+    return next(
+        (code for code in drops.counts if code.startswith("D_") and REASONS[code].startswith("image:")), None
+    )

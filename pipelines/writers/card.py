@@ -51,8 +51,27 @@ _LIMITS = (
 )
 
 
+_READ = {
+    "hf": 'from datasets import load_dataset\n\ndata = load_dataset("PATH/OF/THIS/FOLDER")',
+    "finehard-parquet": 'import pandas as pd\n\ndata = pd.read_parquet("PATH/OF/THIS/FOLDER/train")',
+    "finehard-json": 'import glob, json\n\npaths = sorted(glob.glob("PATH/OF/THIS/FOLDER/train/*.json"))\n'
+    "items = [item for path in paths for item in json.load(open(path))]",
+    "webdataset": "import glob, webdataset\n\n"
+    'data = webdataset.WebDataset(sorted(glob.glob("PATH/OF/THIS/FOLDER/train/*.tar")), shardshuffle=False)',
+    "coco": "import glob\nfrom pycocotools.coco import COCO\n\nsets = [COCO(path) for path in sorted(glob.glob("
+    '"PATH/OF/THIS/FOLDER/annotations/*.json"))]',
+}
+"""How a set of each format is read; run in `tests/pipelines/test_dataset_job.py`."""
+
+
 def dataset_card(
-    counts: SetCounts, drops: Drops, *, name: str, provenance: Mapping[str, Any], made: Sequence[str]
+    counts: SetCounts,
+    drops: Drops,
+    *,
+    name: str,
+    provenance: Mapping[str, Any],
+    made: Sequence[str],
+    format_name: str = "hf",
 ) -> str:
     """README.md of the set.
 
@@ -60,12 +79,12 @@ def dataset_card(
     printed as YAML. `made` says in sentences how, step by step. Equal arguments give equal bytes.
     """
     parts = [
-        f"---\n{_front_matter(counts, name)}---\n",
+        f"---\n{_front_matter(counts, name, has_data_folder=format_name == 'hf')}---\n",
         f"# {name}\n",
         f"{counts.images:,} images ({counts.image_bytes / 1e9:.2f} GB), {counts.regions:,} regions,"
         f" {counts.regions_with_negatives:,} of them with {NUM_NEGATIVES} negatives,"
         f" {counts.regions_with_masks:,} with masks.\n",
-        '```python\nfrom datasets import load_dataset\n\ndata = load_dataset("PATH/OF/THIS/FOLDER")\n```\n',
+        f"```python\n{_READ[format_name]}\n```\n",
         "## Features\n",
         _table(("column", "type", "meaning"), _features()),
         "## Counts\n",
@@ -91,16 +110,17 @@ def dataset_card(
     return "\n".join(parts)
 
 
-def _front_matter(counts: SetCounts, name: str) -> str:
+def _front_matter(counts: SetCounts, name: str, *, has_data_folder: bool) -> str:
     splits = [split for split in ("train", "val", "test") if counts.splits[split]]
     files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits]
-    matter = {
+    matter: dict[str, Any] = {
         "pretty_name": name,
         "license": "other",
         "language": sorted(counts.languages),
         "task_categories": ["zero-shot-object-detection", "image-feature-extraction"],
-        "configs": [{"config_name": "default", "data_files": files}],
     }
+    if has_data_folder:
+        matter["configs"] = [{"config_name": "default", "data_files": files}]
     return yaml.safe_dump(matter, sort_keys=False, allow_unicode=True)
 
 
