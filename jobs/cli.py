@@ -15,7 +15,7 @@ from jobs.exits import ExitCode, exit_code_of, is_expected, stop_on_sigterm
 from jobs.review import review
 
 if TYPE_CHECKING:
-    from jobs.recipe import LoadedEvaluate, LoadedRecipe, LoadedTrain
+    from jobs.recipe import Loaded, LoadedEvaluate, LoadedRecipe, LoadedTrain, LoadedUnits
     from pipelines.storage import StorageOptions
 
 logger = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def run(
     engine: Engine = None,
 ) -> int:
     """Run a recipe's job. The same recipe again goes on where it stopped."""
-    from jobs.recipe import LoadedEvaluate, LoadedTrain, to_yaml
+    from jobs.recipe import LoadedEvaluate, LoadedTrain, LoadedUnits, to_yaml
 
     loaded = _load(recipe, overrides)
     if print_config:
@@ -110,6 +110,8 @@ def run(
         return _train(loaded, engine=engine)
     if isinstance(loaded, LoadedEvaluate):
         return _evaluate(loaded)
+    if isinstance(loaded, LoadedUnits):
+        return _units(loaded, engine=engine or "ray")
     return _run(loaded, engine=engine or "ray")
 
 
@@ -124,8 +126,11 @@ def retry(
 ) -> int:
     """Run failed images of an output again."""
     from jobs.label import recipe_of_output
+    from jobs.unit_jobs import unit_recipe_of_output
     from pipelines.codes import check_failure_codes
 
+    if (units := unit_recipe_of_output(output, _storage_options(endpoint_url))) is not None:
+        return _units(units, engine=engine or "ray", codes=codes)
     check_failure_codes(codes)
     loaded = recipe_of_output(output, _storage_options(endpoint_url))
     return _run(loaded, engine=engine or "ray", retry=True, codes=frozenset(codes) or None)
@@ -177,13 +182,36 @@ def _evaluate(loaded: "LoadedEvaluate") -> int:
     return exit_code_of_summary(summary)
 
 
+def _units(loaded: "LoadedUnits", *, engine: EngineChoice, codes: Sequence[str] = ()) -> int:
+    from rich.console import Console
+
+    from jobs.progress import exit_code_of_summary, make_observer
+    from jobs.unit_jobs import run_unit_recipe, unit_next_steps, unit_table
+
+    console = Console(stderr=True)
+    rows = "regions" if loaded.recipe.job == "negatives" else "images"
+    with make_observer(console, rows) as observer:
+        summary = run_unit_recipe(loaded, engine=engine, observer=observer, codes=codes)
+    console.print(unit_table(summary))
+    for step in unit_next_steps(summary, loaded):
+        console.print(step, markup=False, highlight=False, soft_wrap=True)
+    return exit_code_of_summary(summary)
+
+
 @app.command()
 def plan(recipe: RecipePath, overrides: Overrides = []) -> int:  # noqa: B006
     """Dry run: what would be done, what it needs, what would fail. Writes nothing."""
     from rich.console import Console
 
     from jobs.plan import make_plan, print_plan
+    from jobs.recipe import LoadedUnits
+    from jobs.unit_plan import make_unit_plan
 
+    loaded = _load(recipe, overrides)
+    if isinstance(loaded, LoadedUnits):
+        found = make_unit_plan(loaded)
+        print_plan(found, Console())
+        return found.exit_code
     found = make_plan(_load_label(recipe, overrides))
     print_plan(found, Console())
     return found.exit_code
@@ -201,7 +229,15 @@ def status(
     from rich.console import Console
 
     from jobs.status import print_status, read_status
+    from jobs.unit_status import print_unit_status, read_unit_status
 
+    units = read_unit_status(output, _storage_options(endpoint_url))
+    if units is not None:
+        if as_json:
+            sys.stdout.write(json.dumps(units.to_plain(), indent=1, ensure_ascii=True) + "\n")
+        else:
+            print_unit_status(units, Console())
+        return ExitCode.INTERNAL if units.broken else ExitCode.DONE
     found = read_status(output, _storage_options(endpoint_url))
     if as_json:
         sys.stdout.write(json.dumps(found.to_plain(), indent=1, ensure_ascii=True) + "\n")
@@ -418,7 +454,7 @@ def convert_mapper(
     return 0
 
 
-def _load(path: Path, overrides: Sequence[str]) -> "LoadedRecipe | LoadedTrain | LoadedEvaluate":
+def _load(path: Path, overrides: Sequence[str]) -> "Loaded":
     from jobs.recipe import load_recipe
 
     return load_recipe(path, overrides)

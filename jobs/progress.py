@@ -16,6 +16,7 @@ from jobs.logs import escape_controls
 from pipelines.codes import RETRYABLE
 from pipelines.label import Observer
 from pipelines.ledger import Commit
+from pipelines.units import UnitCommit
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,8 @@ RATE_OVER_S = 60.0
 class Tally:
     """Counts of a run so far: images, rate, shards, time left."""
 
-    def __init__(self) -> None:
+    def __init__(self, rows: str = "images") -> None:
+        self.rows = rows
         self.started = time.monotonic()
         self.images = self.failed = self.shards_done = self.shards_now = self.shards = 0
         self.recent: deque[tuple[float, int]] = deque()
@@ -68,6 +70,8 @@ class Tally:
         eta = self.eta_s()
         left = f", about {duration(eta)} left" if eta is not None and self.shards_done < self.shards else ""
         failed = f", {self.failed} failed" if self.failed else ""
+        if not self.images and self.rows != "images":
+            return f"no {self.rows} yet after {duration(time.monotonic() - self.started)}, {self._shards()}"
         if not self.images:
             waited = f"no image yet after {duration(time.monotonic() - self.started)}"
             return (
@@ -76,8 +80,8 @@ class Tally:
                 else waited
             )
         rate = self.rate()
-        speed = "" if rate is None else f", {rate:.1f} img/s"
-        return f"{self.images} images{speed}, {self._shards()}{failed}{left}"
+        speed = "" if rate is None else f", {rate:.1f} {'img' if self.rows == 'images' else self.rows}/s"
+        return f"{self.images} {self.rows}{speed}, {self._shards()}{failed}{left}"
 
     def _shards(self) -> str:
         return f"{self.shards_done}/{self.shards} shards"
@@ -96,8 +100,8 @@ def duration(seconds: float) -> str:
 class LineObserver(Observer):
     """One log line per 30 seconds, whether or not an image was finished: for files, CI and schedulers."""
 
-    def __init__(self) -> None:
-        self.tally = Tally()
+    def __init__(self, rows: str = "images") -> None:
+        self.tally = Tally(rows)
         self._ended = Event()
         self._lines = Thread(target=self._write_lines, name="progress", daemon=True)
 
@@ -121,7 +125,7 @@ class LineObserver(Observer):
         """Images written."""
         self.tally.add(images)
 
-    def committed(self, commit: Commit) -> None:
+    def committed(self, commit: Commit | UnitCommit) -> None:
         """A shard is done."""
         self.tally.shards_done += 1
         self.tally.shards_now += 1
@@ -131,8 +135,8 @@ class LineObserver(Observer):
 class BarObserver(LineObserver):
     """A live bar over shards, with images, rate, failures and time left."""
 
-    def __init__(self, console: Console) -> None:
-        super().__init__()
+    def __init__(self, console: Console, rows: str = "images") -> None:
+        super().__init__(rows)
         self.bar = Progress(
             SpinnerColumn(),
             BarColumn(),
@@ -160,7 +164,7 @@ class BarObserver(LineObserver):
         self.tally.add(images)
         self._show()
 
-    def committed(self, commit: Commit) -> None:
+    def committed(self, commit: Commit | UnitCommit) -> None:
         """A shard is done."""
         super().committed(commit)
         self._show()
@@ -174,9 +178,9 @@ class BarObserver(LineObserver):
         )
 
 
-def make_observer(console: Console) -> LineObserver:
-    """A bar on a terminal, lines elsewhere."""
-    return BarObserver(console) if console.is_terminal else LineObserver()
+def make_observer(console: Console, rows: str = "images") -> LineObserver:
+    """A bar on a terminal, lines elsewhere; `rows` is what is counted."""
+    return BarObserver(console, rows) if console.is_terminal else LineObserver(rows)
 
 
 def exit_code_of_summary(summary: Mapping[str, Any]) -> ExitCode:

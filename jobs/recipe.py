@@ -41,10 +41,15 @@ from pipelines.runner import Placement, RayConfig
 from pipelines.stages.annotate import BatchConfig
 from pipelines.storage import StorageOptions
 from pipelines.summary import Limits
+from pipelines.units import work_placement
 
 if TYPE_CHECKING:
+    from jobs.dataset_recipe import DatasetRecipe
     from jobs.evaluate_recipe import EvaluateRecipe
+    from jobs.negatives_recipe import NegativesRecipe
     from jobs.train_recipe import TrainRecipe
+
+    AnyRecipe = LabelRecipe | TrainRecipe | EvaluateRecipe | NegativesRecipe | DatasetRecipe
 
 MAX_RECIPE_BYTES = 1_000_000
 """A longer recipe is a mistake: a vocabulary of thousands of classes belongs into its own file."""
@@ -214,14 +219,22 @@ class LabelRecipe:
         return Path(place).expanduser()
 
 
-JOBS = ("label", "train", "evaluate")
+JOBS = ("label", "negatives", "dataset", "train", "evaluate")
 """Values of `job`."""
 
 
-def recipe_class(job: str) -> "type[LabelRecipe] | type[TrainRecipe] | type[EvaluateRecipe]":
+def recipe_class(job: str) -> "type[AnyRecipe]":
     """Recipe class by the value of `job`."""
     if job == "label":
         return LabelRecipe
+    if job == "negatives":
+        from jobs.negatives_recipe import NegativesRecipe  # loads the lexicons' code
+
+        return NegativesRecipe
+    if job == "dataset":
+        from jobs.dataset_recipe import DatasetRecipe  # loads the writers
+
+        return DatasetRecipe
     if job == "evaluate":
         from jobs.evaluate_recipe import EvaluateRecipe  # loads the metrics
 
@@ -259,7 +272,19 @@ class LoadedEvaluate:
     where: str
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe | LoadedTrain | LoadedEvaluate:
+@dataclass(frozen=True, kw_only=True)
+class LoadedUnits:
+    """A recipe of a job over committed shards (negatives, dataset) and where it came from."""
+
+    recipe: "NegativesRecipe | DatasetRecipe"
+    folder: Path
+    where: str
+
+
+Loaded = LoadedRecipe | LoadedTrain | LoadedEvaluate | LoadedUnits
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Loaded:
     """Read a recipe file and apply `a.b=c` overrides. Raises ConfigError."""
     try:
         with path.open("rb") as file:
@@ -285,14 +310,14 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe | Loa
     recipe = recipe_from_plain(full, where=where)
     if isinstance(recipe, LabelRecipe):
         return LoadedRecipe(recipe=recipe, folder=folder, where=where)
+    if recipe.job == "negatives" or recipe.job == "dataset":
+        return LoadedUnits(recipe=recipe, folder=folder, where=where)
     if recipe.job == "evaluate":
         return LoadedEvaluate(recipe=recipe, folder=folder, where=where)
     return LoadedTrain(recipe=recipe, folder=folder, where=where)
 
 
-def recipe_from_plain(
-    plain: Mapping[str, Any], *, where: str
-) -> "LabelRecipe | TrainRecipe | EvaluateRecipe":
+def recipe_from_plain(plain: Mapping[str, Any], *, where: str) -> "AnyRecipe":
     """Plain data to a recipe; ConfigError names every wrong field."""
     _refuse_secrets(plain, where)
     job = plain.get("job", "label")
@@ -311,7 +336,7 @@ def _with_shorthands(plain: Mapping[str, Any]) -> dict[str, Any]:
         full["segmenter"] = {"kind": SegmenterConfig.kind, **full["segmenter"]}
     if isinstance(full.get("calibrator"), str):
         full["calibrator"] = {"source": full["calibrator"]}
-    if isinstance(full.get("labels"), str):
+    if isinstance(full.get("labels"), str) and full.get("job") == "evaluate":
         full["labels"] = {"labels": full["labels"]}
     if "objects" in full and not isinstance(full["objects"], Mapping):
         full["objects"] = {"compute": full["objects"]}
@@ -329,6 +354,10 @@ def _with_shorthands(plain: Mapping[str, Any]) -> dict[str, Any]:
             full[name] = asdict(_job_default(name)()) | dict(full[name])
     if isinstance(full.get("workers"), int):
         full["workers"] = {"num_workers": full["workers"]}
+    if isinstance(full.get("work_on"), Mapping):
+        full["work_on"] = asdict(work_placement()) | dict(full["work_on"])
+    if isinstance(full.get("shards"), str):
+        full["shards"] = [full["shards"]]
     return full
 
 
@@ -371,13 +400,13 @@ def _refuse_secrets(plain: Any, where: str, path: str = "") -> None:
         raise ConfigError(f"{where}: the value of {path} holds a credential; give it by environment instead")
 
 
-def to_plain(recipe: "LabelRecipe | TrainRecipe | EvaluateRecipe") -> dict[str, Any]:
+def to_plain(recipe: "AnyRecipe") -> dict[str, Any]:
     """Every field with its value, as plain data (tuples as lists)."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
     return plain
 
 
-def to_yaml(recipe: "LabelRecipe | TrainRecipe | EvaluateRecipe") -> str:
+def to_yaml(recipe: "AnyRecipe") -> str:
     """The resolved recipe as YAML that `load_recipe` reads back."""
     return yaml.safe_dump(to_plain(recipe), sort_keys=False, allow_unicode=True, width=110)
 
@@ -385,6 +414,8 @@ def to_yaml(recipe: "LabelRecipe | TrainRecipe | EvaluateRecipe") -> str:
 def recipe_schema(job: str = "label") -> dict[str, Any]:
     """JSON schema for editors."""
     schema = json_schema(recipe_class(job))
+    if job in ("negatives", "dataset"):
+        return schema
     if job == "evaluate":
         _allow(schema["properties"], "labels", {"type": "string"})
         _allow(schema["properties"], "objects", {"type": "string"})

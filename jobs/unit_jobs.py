@@ -1,0 +1,352 @@
+"""From a recipe over committed shards (negatives, dataset) to a job that can run, and what is shown of it.
+
+`run_unit_recipe(load_recipe(path))` is the whole job as a function: its summary is what `ovsops run` shows.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from jobs.dataset_recipe import DatasetRecipe
+from jobs.exits import PreflightError, stop_on_sigterm
+from jobs.label import EngineName, installed_versions, new_run_name, recipe_of_output
+from jobs.logs import escape_controls
+from jobs.named_settings import merge
+from jobs.negatives_recipe import NegativesRecipe
+from jobs.recipe import LoadedUnits, recipe_from_plain, recipe_hash, split_recipe, to_plain
+from ovsops.backbones.checkpoint import pin_checkpoints
+from ovsops.errors import ConfigError, OutputError, OvsopsError
+from ovsops.negatives.candidates import DROPS, TOO_FEW
+from ovsops.negatives.config import REASONS as NEGATIVE_REASONS
+from ovsops.negatives.lexicon import LANGUAGES
+from pipelines.dataset import DatasetJob, dataset_units
+from pipelines.dataset_plan import SetRules
+from pipelines.labelled_shards import LabelRun, open_label_run
+from pipelines.manifest import read_manifest
+from pipelines.negatives import NegativesJob, negatives_commits, negatives_units
+from pipelines.readers import ReaderConfig
+from pipelines.runner import InlineEngine, RayEngine
+from pipelines.schemas import SCHEMA_VERSION
+from pipelines.shards import Shard, expand_inputs
+from pipelines.storage import StorageOptions, local_path, open_storage, scheme_of
+from pipelines.summary import SUMMARY
+from pipelines.training_sets.drops import REASONS as SET_REASONS
+from pipelines.units import UnitJob, UnitObserver, record_failed_units, run_units
+
+logger = logging.getLogger(__name__)
+
+UNIT_JOBS = ("negatives", "dataset")
+_MADE_OF = "made_of"
+"""Field of the manifest's recipe for what is no field of the recipe, and decides the result all the same."""
+
+
+def prepare_units(loaded: LoadedUnits) -> UnitJob:
+    """A job that can run; no image is read. Raises ConfigError, OutputError, StorageError."""
+    recipe = absolute(loaded.recipe)
+    try:
+        labels = open_label_run(recipe.labels, recipe.storage)
+    except OutputError as error:
+        raise ConfigError(f"labels: {error}") from error
+    if isinstance(recipe, NegativesRecipe):
+        return _negatives_job(recipe, labels)
+    return _dataset_job(recipe, labels)
+
+
+def absolute(recipe: NegativesRecipe | DatasetRecipe) -> NegativesRecipe | DatasetRecipe:
+    """Workers may run in another folder."""
+    if isinstance(recipe, NegativesRecipe):
+        return replace(recipe, labels=_absolute(recipe.labels), output=_absolute(recipe.output))
+    return replace(
+        recipe,
+        labels=_absolute(recipe.labels),
+        negatives=None if recipe.negatives is None else _absolute(recipe.negatives),
+        output=_absolute(recipe.output),
+        shards=tuple(_absolute(pattern) for pattern in recipe.shards),
+        keep_splits_of=None if recipe.keep_splits_of is None else _absolute(recipe.keep_splits_of),
+    )
+
+
+def _absolute(url: str) -> str:
+    if scheme_of(url) != "file":
+        return url
+    return str(local_path(url)) + ("/" if url.endswith("/") else "")
+
+
+def _negatives_job(recipe: NegativesRecipe, labels: LabelRun) -> NegativesJob:
+    validators = None
+    sources: list[Shard] = []
+    reader = ReaderConfig()
+    if recipe.validate is not None:
+        margin = recipe.validate.margin
+        if margin is not None:
+            recipe = replace(recipe, validate=replace(recipe.validate, margin=pin_checkpoints(margin)))
+            labelled = recipe_of_output(recipe.labels, recipe.storage).recipe
+            sources = expand_inputs(labelled.input.shards, recipe.storage)
+            reader = labelled.input.reader
+        assert recipe.validate is not None
+        validators = recipe.validate.factory(labels.manifest["vocabulary"])
+    return NegativesJob(
+        output=recipe.output,
+        units=negatives_units(labels, sources),
+        reader=reader,
+        manifest=_manifest(
+            recipe, {"labels_recipe_hash": labels.recipe_hash, "lexicons": lexicon_versions()}, labels
+        ),
+        limits=recipe.limits,
+        storage=recipe.storage,
+        work_on=recipe.work_on,
+        labels=labels,
+        negatives=recipe.negatives,
+        draw=recipe.draw,
+        validators=validators,
+        audit=recipe.audit,
+    )
+
+
+def lexicon_versions() -> dict[str, str]:
+    """SHA-256 of the words that negatives are made with, by language."""
+    folder = resources.files("ovsops.negatives").joinpath("data")
+    return {
+        language: hashlib.sha256(folder.joinpath(f"{language}.yaml").read_bytes()).hexdigest()
+        for language in LANGUAGES
+    }
+
+
+def _dataset_job(recipe: DatasetRecipe, labels: LabelRun) -> DatasetJob:
+    made_of = {"labels_recipe_hash": labels.recipe_hash, "negatives_recipe_hash": ""}
+    by_unit = {}
+    if recipe.negatives is not None:
+        storage = open_storage(recipe.negatives, recipe.storage)
+        manifest = _manifest_of_job(recipe.negatives, recipe.storage, "negatives")
+        made_of["negatives_recipe_hash"] = manifest["recipe_hash"]
+        by_unit = negatives_commits(storage)
+    labelled = recipe_of_output(recipe.labels, recipe.storage).recipe
+    patterns = recipe.shards or labelled.input.shards
+    return DatasetJob(
+        output=recipe.output,
+        units=dataset_units(
+            labels,
+            expand_inputs(patterns, recipe.storage),
+            negatives=recipe.negatives,
+            negatives_by_unit=by_unit,
+        ),
+        manifest=_manifest(recipe, made_of, labels),
+        limits=recipe.limits,
+        storage=recipe.storage,
+        work_on=recipe.work_on,
+        rules=SetRules(
+            categories={spec.id: spec.name for spec in labels.vocabulary.classes},
+            build=recipe.build,
+            filters=recipe.filters,
+            duplicates=recipe.duplicates,
+            splits=recipe.splits,
+        ),
+        set=recipe.set,
+        vocabulary=labels.vocabulary,
+        reader=labelled.input.reader,
+        keep_splits_of=recipe.keep_splits_of,
+    )
+
+
+def _manifest_of_job(url: str, options: StorageOptions, job: str) -> dict[str, Any]:
+    """The manifest of an output of that job, or ConfigError."""
+    try:
+        manifest = read_manifest(open_storage(url, options))
+    except OutputError as error:
+        raise ConfigError(f"{job}: {error}") from error
+    found = job_of_manifest(manifest)
+    if found != job:
+        raise ConfigError(f"{job}: {url} is an output of the {found} job; name one of the {job} job")
+    return manifest
+
+
+def _manifest(
+    recipe: NegativesRecipe | DatasetRecipe, made_of: Mapping[str, Any], labels: LabelRun
+) -> dict[str, Any]:
+    """Content of `run.json`."""
+    decides, settings = split_recipe(
+        to_plain(recipe), is_setting=partial(_is_setting, settings=recipe.settings)
+    )
+    decides[_MADE_OF] = dict(made_of)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "versions": installed_versions(),
+        "checkpoints": labels.manifest.get("checkpoints", {}),
+        "recipe": decides,
+        "recipe_hash": recipe_hash(decides),
+        "settings": settings,
+    }
+
+
+def _is_setting(path: str, *, settings: tuple[str, ...]) -> bool:
+    return any(path == setting or path.startswith(f"{setting}.") for setting in settings)
+
+
+def job_of_manifest(manifest: Mapping[str, Any]) -> str:
+    """Which job wrote an output."""
+    return str(manifest.get("settings", {}).get("job", "label"))
+
+
+def unit_recipe_of_output(output: str, options: StorageOptions) -> LoadedUnits | None:
+    """The recipe that an output of these jobs was made with; None for an output of another job."""
+    storage = open_storage(output, options)
+    manifest = read_manifest(storage)
+    if job_of_manifest(manifest) not in UNIT_JOBS:
+        return None
+    plain = merge(manifest["recipe"], manifest["settings"]) | {"output": output}
+    plain.pop(_MADE_OF)
+    where = f"{storage.url}/run.json"
+    recipe = recipe_from_plain(plain, where=where)
+    assert isinstance(recipe, NegativesRecipe | DatasetRecipe)
+    if options != StorageOptions():
+        recipe = replace(recipe, storage=options)
+    return LoadedUnits(recipe=recipe, folder=Path.cwd(), where=where)
+
+
+def run_unit_recipe(
+    loaded: LoadedUnits,
+    *,
+    engine: EngineName = "ray",
+    observer: UnitObserver | None = None,
+    codes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Do what a recipe says, or go on with it; the summary.
+
+    With `codes` only shards that failed with one of them in the last start; what is committed is never made again.
+    """
+    recipe = loaded.recipe
+    only = failed_shards(recipe, codes) if codes else None
+    try:
+        if engine == "ray" and (problem := worker_shortage(recipe)):
+            raise PreflightError(problem)
+        job = prepare_units(loaded)
+    except (ConfigError, OutputError):
+        raise  # no usable recipe: nothing of ours to write to
+    except OvsopsError as error:
+        record_failed_units(_absolute(recipe.output), recipe.storage, error)
+        raise
+    logger.info("recipe %s, output %s", job.manifest["recipe_hash"][:12], job.output)
+    with _opened(engine, job, recipe) as opened:
+        return run_units(job, opened, run=new_run_name(), observer=observer, only=only)
+
+
+def failed_shards(recipe: NegativesRecipe | DatasetRecipe, codes: Sequence[str]) -> frozenset[str]:
+    """Names of shards that failed with one of the codes in the last start. ConfigError where there is none."""
+    storage = open_storage(_absolute(recipe.output), recipe.storage)
+    failed: dict[str, str] = {}
+    if storage.exists(SUMMARY):
+        failed = json.loads(storage.read(SUMMARY)).get("shards", {}).get("failed", {})
+    found = {message.partition(":")[0] for message in failed.values()}
+    if unknown := [code for code in codes if code not in found]:
+        raise ConfigError(
+            f"--code {unknown[0]}: no shard of {storage.url} failed with it in the last start"
+            f" ({', '.join(sorted(found)) or 'none failed at all'}); `ovsops status` shows them"
+        )
+    return frozenset(name for name, message in failed.items() if message.partition(":")[0] in codes)
+
+
+def worker_shortage(recipe: NegativesRecipe | DatasetRecipe) -> str:
+    """Why a private Ray could never run the workers at once, or nothing."""
+    placement, ray = recipe.work_on, recipe.ray
+    present = ray.num_cpus or os.cpu_count() or 1
+    needed = max(1, placement.actors) * placement.num_cpus
+    if ray.address != "local" or needed <= present:
+        return ""
+    return (
+        f"ray: work_on asks for {needed:g} CPU shares at once, there are {present}: lower work_on.num_cpus or"
+        " work_on.actors, or raise ray.num_cpus (shares may be more than there are cores)"
+    )
+
+
+@contextmanager
+def _opened(
+    engine: EngineName, job: UnitJob, recipe: NegativesRecipe | DatasetRecipe
+) -> Iterator[RayEngine | InlineEngine]:
+    """An engine that is up; one that does not come up is a preflight failure with a summary."""
+    if engine == "inline":
+        yield InlineEngine(recipe.storage)
+        return
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with ExitStack() as stack:
+        logger.info("starting Ray (%s): some seconds, half a minute on a busy machine", recipe.ray.address)
+        try:
+            opened = stack.enter_context(RayEngine(recipe.ray, recipe.storage))
+        except Exception as error:
+            failure = PreflightError(
+                f"Ray did not start: {error}; a busy machine may be too slow for it (it waits 30 s): start the run "
+                "again, or use --engine inline"
+            )
+            record_failed_units(job.output, job.storage, failure)
+            raise failure from error
+        stop_on_sigterm()  # again: Ray has put its own handler there
+        yield opened
+
+
+def unit_table(summary: Mapping[str, Any]) -> Table:
+    """What became of regions or images, for a terminal."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_column(overflow="fold")
+    shards = summary["shards"]
+    pending = f"{shards['pending']} pending" if shards["pending"] else ""
+    table.add_row("shards", str(shards["committed"]), pending)
+    if "regions" in summary:
+        rows = summary["regions"]
+        table.add_row("regions", str(rows["read"]), "")
+        table.add_row("with negatives", str(rows["with_negatives"]), _listed(summary["types"], 6))
+        _add_reasons(table, rows["by_reason"], {**NEGATIVE_REASONS, **_TOO_FEW})
+        for code, count in summary["candidates_dropped"].items():
+            table.add_row(f"candidates {code}", str(count), DROPS.get(code, "") + " (another took its place)")
+    else:
+        rows, content = summary["images"], summary["set"]
+        table.add_row("images", str(rows["read"]), "")
+        table.add_row("in the set", str(rows["kept"]), _listed(content["splits"], 3))
+        table.add_row(
+            "regions", str(content["regions"]), f"{content['regions_with_negatives']} with negatives"
+        )
+        _add_reasons(table, summary["left_out"], SET_REASONS)
+    for name, report in summary.get("sets", {}).items():
+        verdict = "valid" if report["valid"] else f"NOT VALID: {', '.join(report['broken'])}"
+        table.add_row(name, str(report["files"]), f"files; {verdict}")
+    for name, message in shards["failed"].items():
+        table.add_row("shard", "", escape_controls(f"{name}: {message}"))
+    return table
+
+
+_TOO_FEW = {TOO_FEW: "fewer than ten candidates are left"}
+
+
+def _add_reasons(table: Table, counts: Mapping[str, int], meanings: Mapping[str, str]) -> None:
+    for code, count in counts.items():
+        table.add_row(code, str(count), meanings.get(code, ""))
+
+
+def _listed(counts: Mapping[str, int], most: int) -> str:
+    return ", ".join(f"{count} {name}" for name, count in list(counts.items())[:most])
+
+
+def unit_next_steps(summary: Mapping[str, Any], loaded: LoadedUnits) -> list[str]:
+    """What a user does now."""
+    output = loaded.recipe.output
+    steps = [f"over the limits: {reason}" for reason in summary["over_limits"]]
+    if summary["shards"]["pending"]:
+        return [*steps, "run the same recipe again: it goes on with the shards that are not done"]
+    if isinstance(loaded.recipe, NegativesRecipe):
+        steps.append(f"negatives: {output}/negatives (pandas.read_parquet reads the folder)")
+        if "audit" in summary:
+            steps.append(f"read {summary['audit']['rows']} of them: {output}/audit.csv")
+        return [*steps, f"next: a dataset recipe with `negatives: {output}`"]
+    for name in summary.get("sets", {}):
+        steps.append(f"set: {output}/{name}")
+    return [*steps, f"what became of every image: {output}/samples"]

@@ -1,0 +1,123 @@
+"""A dry run of a job over committed shards: what it would do and what would fail. Writes nothing."""
+
+import shutil
+from collections.abc import Iterator
+
+from jobs.dataset_recipe import DatasetRecipe
+from jobs.exits import ExitCode
+from jobs.negatives_recipe import NegativesRecipe
+from jobs.plan import Plan, output_problem, readable
+from jobs.recipe import LoadedUnits
+from jobs.unit_jobs import absolute, prepare_units, worker_shortage
+from ovsops.errors import OutputError, StorageError
+from pipelines.dataset import DatasetJob, unread_shards
+from pipelines.labelled_shards import LabelRun, open_label_run
+from pipelines.ledger import Ledger
+from pipelines.manifest import MANIFEST, differences, read_manifest
+from pipelines.storage import local_path, open_storage
+from pipelines.units import UnitJob, unit_ledger
+
+
+def make_unit_plan(loaded: LoadedUnits) -> Plan:
+    """Look at everything that a recipe names. Raises ConfigError for the recipe itself."""
+    recipe = absolute(loaded.recipe)
+    try:
+        job = prepare_units(loaded)
+        labels = open_label_run(recipe.labels, recipe.storage)
+    except StorageError as error:
+        return Plan(facts=(), problems=(str(error),), exit_code=ExitCode.PREFLIGHT)
+    except OutputError as error:
+        return Plan(facts=(), problems=(str(error),), exit_code=ExitCode.OUTPUT)
+    problems = []
+    exit_code = ExitCode.DONE
+    for problem in (
+        worker_shortage(recipe),
+        output_problem(recipe.output),
+        *_missing(job),
+        *_space(job, labels),
+    ):
+        if problem:
+            problems.append(problem)
+            exit_code = ExitCode.PREFLIGHT
+    if problem := changed_recipe(job):
+        problems.append(problem)
+        exit_code = ExitCode.OUTPUT
+    facts = (
+        *_input_facts(job, labels),
+        *(_negatives_facts(recipe) if isinstance(recipe, NegativesRecipe) else _set_facts(recipe)),
+    )
+    return Plan(facts=facts, problems=tuple(problems), exit_code=exit_code)
+
+
+def changed_recipe(job: UnitJob) -> str:
+    """Which fields differ from those that the output was made with, or nothing."""
+    storage = open_storage(job.output, job.storage)
+    if not storage.exists(MANIFEST):
+        return ""
+    changes = list(differences(read_manifest(storage)["recipe"], job.manifest["recipe"]))
+    if not changes:
+        return ""
+    return (
+        f"{storage.url} was made with another recipe; these fields differ: {'; '.join(changes[:20])}. Choose another"
+        " output, or set the fields back"
+    )
+
+
+def _missing(job: UnitJob) -> Iterator[str]:
+    if isinstance(job, DatasetJob) and (names := unread_shards(job.units)):
+        yield (
+            f"the images of {len(names)} labelled shards are not where the label run found them (the first:"
+            f" {', '.join(names[:3])}): put them back, or name where they are now in `shards`"
+        )
+
+
+def _space(job: UnitJob, labels: LabelRun) -> Iterator[str]:
+    """Room for the images: each format has them once."""
+    if not isinstance(job, DatasetJob):
+        return
+    needed = sum(commit.size for commit in labels.commits) * len(job.set.formats)
+    place = local_path(job.output)
+    existing = next(folder for folder in (place, *place.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        yield (
+            f"output {place}: {len(job.set.formats)} formats of {readable(needed)} of images at most, {readable(free)}"
+            " are free; ask for fewer formats, or choose another folder"
+        )
+
+
+def _input_facts(job: UnitJob, labels: LabelRun) -> Iterator[tuple[str, str]]:
+    commits = labels.commits
+    regions = sum(commit.instances for commit in commits)
+    images = sum(commit.labelled for commit in commits)
+    yield (
+        "labels",
+        f"{labels.url}: {len(commits)} committed shards, {images} labelled images, {regions} regions",
+    )
+    storage = open_storage(job.output, job.storage)
+    ledger: Ledger = unit_ledger(storage, job.kinds)
+    pending = ledger.pending([unit.shard for unit in job.units], job.storage).shards
+    yield "done before", f"{len(job.units) - len(pending)} shards; {len(pending)} to do"
+    yield "output", job.output
+
+
+def _negatives_facts(recipe: NegativesRecipe) -> Iterator[tuple[str, str]]:
+    yield (
+        "negatives",
+        f"{recipe.negatives.level}, seed {recipe.negatives.seed}, of {', '.join(recipe.draw.texts)}",
+    )
+    checks = (
+        []
+        if recipe.validate is None
+        else [n for n in ("texts", "labels", "margin") if getattr(recipe.validate, n)]
+    )
+    yield "checked by", ", ".join(checks) or "nobody"
+
+
+def _set_facts(recipe: DatasetRecipe) -> Iterator[tuple[str, str]]:
+    yield "negatives", recipe.negatives or "none: a set without negatives"
+    yield "formats", ", ".join(recipe.set.formats)
+    yield (
+        "splits",
+        f"val {recipe.splits.val:g}, test {recipe.splits.test:g}, the rest train (shares of groups)",
+    )
