@@ -11,7 +11,7 @@ from pipelines.training_sets.build import BuildConfig
 from pipelines.training_sets.duplicates import DuplicateConfig
 from pipelines.training_sets.filters import FilterConfig
 from pipelines.training_sets.splits import SplitConfig
-from pipelines.units import UnitLimits, work_placement
+from pipelines.unit_config import UnitLimits, work_placement
 
 
 @dataclass(frozen=True, kw_only=True)

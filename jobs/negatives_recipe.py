@@ -10,7 +10,7 @@ from pipelines.negatives_audit import AuditConfig
 from pipelines.negatives_validators import ValidateConfig
 from pipelines.runner import Placement, RayConfig
 from pipelines.storage import StorageOptions
-from pipelines.units import UnitLimits, work_placement
+from pipelines.unit_config import UnitLimits, work_placement
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import yaml
 
@@ -41,7 +41,7 @@ from pipelines.runner import Placement, RayConfig
 from pipelines.stages.annotate import BatchConfig
 from pipelines.storage import StorageOptions
 from pipelines.summary import Limits
-from pipelines.units import work_placement
+from pipelines.unit_config import work_placement
 
 if TYPE_CHECKING:
     from jobs.dataset_recipe import DatasetRecipe
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from jobs.negatives_recipe import NegativesRecipe
     from jobs.train_recipe import TrainRecipe
 
-    AnyRecipe = LabelRecipe | TrainRecipe | EvaluateRecipe | NegativesRecipe | DatasetRecipe
+    AnyRecipe: TypeAlias = "LabelRecipe | TrainRecipe | EvaluateRecipe | NegativesRecipe | DatasetRecipe"
 
 MAX_RECIPE_BYTES = 1_000_000
 """A longer recipe is a mistake: a vocabulary of thousands of classes belongs into its own file."""

@@ -41,7 +41,8 @@ from pipelines.shards import Shard, expand_inputs
 from pipelines.storage import StorageOptions, local_path, open_storage, scheme_of
 from pipelines.summary import SUMMARY
 from pipelines.training_sets.drops import REASONS as SET_REASONS
-from pipelines.units import UnitJob, UnitObserver, record_failed_units, run_units
+from pipelines.unit_tools import record_failed_units
+from pipelines.units import UnitJob, UnitObserver, run_units
 
 logger = logging.getLogger(__name__)
 
@@ -305,7 +306,9 @@ def unit_table(summary: Mapping[str, Any]) -> Table:
         rows = summary["regions"]
         table.add_row("regions", str(rows["read"]), "")
         table.add_row("with negatives", str(rows["with_negatives"]), _listed(summary["types"], 6))
-        _add_reasons(table, rows["by_reason"], {**NEGATIVE_REASONS, **_TOO_FEW})
+        _add_reasons(
+            table, rows["by_reason"], {str(code): says for code, says in NEGATIVE_REASONS.items()} | _TOO_FEW
+        )
         for code, count in summary["candidates_dropped"].items():
             table.add_row(f"candidates {code}", str(count), DROPS.get(code, "") + " (another took its place)")
     else:

@@ -19,7 +19,8 @@ from pipelines.negatives import NEGATIVES_KINDS
 from pipelines.redact import redact
 from pipelines.storage import StorageOptions, open_storage
 from pipelines.summary import SUMMARY
-from pipelines.units import UnitCommit, published_sizes, row_totals, unit_ledger
+from pipelines.unit_tools import published_sizes
+from pipelines.units import UnitCommit, row_totals, unit_ledger
 
 _KINDS = {"negatives": NEGATIVES_KINDS, "dataset": (SAMPLES,)}
 

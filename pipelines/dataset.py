@@ -32,7 +32,8 @@ from pipelines.shards import Shard
 from pipelines.storage import Storage, StorageOptions, local_path, open_storage
 from pipelines.training_sets.counts import SetCounts
 from pipelines.training_sets.drops import Drops
-from pipelines.units import Unit, UnitCommit, UnitJob, UnitStage, gather, published_sizes, row_totals
+from pipelines.unit_tools import gather, published_sizes
+from pipelines.units import Unit, UnitCommit, UnitJob, UnitStage, row_totals
 from pipelines.validation.validate import validate_set
 from pipelines.writers.card import dataset_card
 from pipelines.writers.coco import coco_categories

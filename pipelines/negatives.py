@@ -25,7 +25,8 @@ from pipelines.readers import ReaderConfig
 from pipelines.runner import Engine
 from pipelines.shards import Shard
 from pipelines.storage import Storage, StorageOptions, open_storage
-from pipelines.units import Unit, UnitCommit, UnitJob, UnitStage, counted, gather, row_totals, unit_ledger
+from pipelines.unit_tools import counted, gather
+from pipelines.units import Unit, UnitCommit, UnitJob, UnitStage, row_totals, unit_ledger
 
 logger = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ from ovsops.negatives.candidates import (
     TOO_FEW,
     CandidateNegatives,
     RegionContext,
+    Source,
     Validated,
     choose_ten,
     same_place,
@@ -147,6 +148,7 @@ class NegativesStage(UnitStage):
         made: Sequence[int],
         features: Mapping[str, np.ndarray],
     ) -> list[Validated]:
+        rule: Source = "rule"
         candidates = [
             CandidateNegatives(
                 key=regions[i]["instance_uid"],
@@ -154,7 +156,7 @@ class NegativesStage(UnitStage):
                 language=drawn[i].language,
                 texts=drawn[i].negatives,
                 types=drawn[i].types,
-                sources=("rule",) * len(drawn[i].negatives),
+                sources=(rule,) * len(drawn[i].negatives),
             )
             for i in made
         ]

@@ -2,22 +2,22 @@
 
 unit -> stage (reads what is committed, writes sealed files) -> commit -> publish
 
-The stage does a whole unit in one call, so that its bytes do not depend on how Ray cuts blocks or orders them. What
-decides that a unit is done is its commit record, as in the label job: the same ledger, lock and manifest.
+A whole unit is one call, so that its bytes depend on no block and no order. Ledger, lock and manifest are those of the
+label job.
 """
 
 import json
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import pyarrow as pa
 
-from ovsops.errors import ConfigError, OutputError, OvsopsError, RowError, StorageError
+from ovsops.errors import RowError, StorageError
 from pipelines.ledger import Ledger, Pending, ShardRecord
 from pipelines.lock import OutputLock
 from pipelines.manifest import claim_output
@@ -26,7 +26,8 @@ from pipelines.runner import Engine, Placement, Step
 from pipelines.shards import Shard
 from pipelines.stage import Stage
 from pipelines.storage import Storage, StorageOptions, open_storage
-from pipelines.summary import SUMMARY, write_summary
+from pipelines.summary import write_summary
+from pipelines.unit_config import UnitLimits, work_placement
 
 logger = logging.getLogger(__name__)
 
@@ -47,11 +48,6 @@ RESULT_ROW = pa.schema(
     ]
 )
 """What became of it: JSON of `SealedUnit`, or code and message of why there is none."""
-
-MAX_WAITING = 8
-"""Small jobs of `gather` that run at a time."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +96,6 @@ class UnitCommit(ShardRecord):
 
     kept: int
     left_out: Mapping[str, int]
-    """By reason."""
     counts: Mapping[str, Any]
 
     @property
@@ -144,23 +139,6 @@ class UnitStage(Stage):
                 result["failed"] = f"E_STORAGE: {error}"
             result["seconds"] = time.perf_counter() - started
             yield pa.Table.from_pylist([result], schema=RESULT_ROW)
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnitLimits:
-    """How much may go wrong before a finished run counts as one that needs a look (exit 3)."""
-
-    max_failed_shards: int = 0
-    """Shards that could not be worked on; the next run tries them again."""
-
-    def __post_init__(self) -> None:
-        if self.max_failed_shards < 0:
-            raise ConfigError(f"limits.max_failed_shards is {self.max_failed_shards}; it must be 0 or more")
-
-
-def work_placement() -> Placement:
-    """A shard a task, as many tasks as there are CPUs."""
-    return Placement(actors=0, num_cpus=1.0, blocks_at_once=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,17 +236,6 @@ def run_units(
     with OutputLock(storage) as lock:
         claim_output(storage, job.manifest)
         return _UnitDriver(job, engine, storage, run, lock, observer, only).run()
-
-
-def record_failed_units(output: str, options: StorageOptions, error: OvsopsError) -> None:
-    """Write `summary.json` for a start that ended before its first unit, where the output can be written."""
-    storage = open_storage(output, options)
-    message = f"{type(error).__name__}: {error}"[:4000]
-    try:
-        with OutputLock(storage):
-            write_summary(storage, {"state": "not started", "error": message, "over_limits": []})
-    except (OutputError, StorageError) as obstacle:
-        logger.warning("no %s was written: %s", SUMMARY, obstacle)
 
 
 class _UnitDriver:
@@ -431,39 +398,3 @@ def row_totals(commits: Sequence[UnitCommit], kept: str) -> dict[str, Any]:
         "by_reason": dict(sorted(left_out.items(), key=lambda item: (-item[1], item[0]))),
         "invariant_holds": read == num_kept + sum(left_out.values()),
     }
-
-
-def counted(commits: Sequence[UnitCommit], name: str) -> dict[str, int]:
-    """A table of counts of all units, largest first."""
-    total: Counter[str] = Counter()
-    for commit in commits:
-        total.update(commit.counts[name])
-    return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
-
-
-def published_sizes(storage: Storage, commits: Sequence[UnitCommit]) -> dict[str, int]:
-    """Bytes by path of what lies where committed files should; folders of images are not listed."""
-    folders = {t["published"].rpartition("/")[0] for commit in commits for t in commit.tables.values()}
-    return {
-        info.path: info.size for folder in sorted(folders) for info in storage.list(folder, recursive=False)
-    }
-
-
-def gather(engine: Engine, function: Callable[..., T], calls: Sequence[Mapping[str, Any]]) -> Iterator[T]:
-    """Results of small jobs in the order of `calls`, some running ahead. A RowError of one is an OutputError."""
-    waiting: deque[Callable[[], T | None]] = deque()
-    try:
-        for call in calls:
-            waiting.append(engine.submit(function, **call))
-            if len(waiting) >= MAX_WAITING:
-                yield _wait(waiting.popleft())
-        while waiting:
-            yield _wait(waiting.popleft())
-    except RowError as error:  # Ray's has the whole trace in its message, and the error itself as its cause
-        raise OutputError(str(getattr(error, "cause", error))) from error
-
-
-def _wait(poll: Callable[[], T | None]) -> T:
-    while (result := poll()) is None:
-        time.sleep(0.01)
-    return result

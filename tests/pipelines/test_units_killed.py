@@ -33,7 +33,7 @@ def start(arguments: dict[str, Any]) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=600,
     )
 
 
