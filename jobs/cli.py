@@ -250,30 +250,54 @@ def status(
 def export(
     output: OutputUrl,
     out: OutFolder,
-    to: Annotated[Literal["coco"], typer.Option("--to", help="Format.")] = "coco",
-    segmentation: Annotated[Literal["rle", "polygon"], typer.Option(help="How masks are written.")] = "rle",
-    merged: Annotated[bool, typer.Option("--merged/--per-shard", help="One file, or one a shard.")] = True,
+    to: Annotated[
+        Literal["coco", "yolo-seg", "labelstudio", "cvat", "fiftyone", "webdataset", "hf"],
+        typer.Option("--to", help="Format."),
+    ] = "coco",
+    segmentation: Annotated[
+        Literal["rle", "polygon"], typer.Option(help="coco: how masks are written; rle is exact.")
+    ] = "rle",
+    merged: Annotated[
+        bool, typer.Option("--merged/--per-shard", help="coco: one file, or one a shard.")
+    ] = True,
+    images: Annotated[
+        Literal["copy", "reference"] | None,
+        typer.Option(
+            "--images", help="Copy the bytes, or name the inputs' files. Default: coco names, others copy."
+        ),
+    ] = None,
+    image_prefix: Annotated[
+        str, typer.Option("--image-prefix", help="labelstudio: goes before each image's path.")
+    ] = "/data/local-files/?d=",
     require_license: Annotated[
         bool, typer.Option("--require-license", help="Leave out images without a licence.")
     ] = False,
+    shards: Annotated[
+        list[str],
+        typer.Option("--shards", metavar="PATTERN", help="Where inputs are that were moved; may repeat."),
+    ] = [],  # noqa: B006
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put it in the place of the export that --out holds.")
+    ] = False,
     endpoint_url: EndpointUrl = None,
 ) -> int:
-    """Write labels in another format."""
-    from rich.console import Console
+    """Write labels in another tool's format. What it cannot hold is counted, here and in export.json."""
+    from jobs.exporting import export_files
+    from pipelines.exporters.options import ExportOptions
 
-    from jobs.exporting import export_coco_files
-
-    lines = export_coco_files(
-        output,
-        _storage_options(endpoint_url),
-        out=out,
+    options = ExportOptions(
+        format=to,
+        images=images,
+        require_license=require_license,
+        replace=replace,
         segmentation=segmentation,
         merged=merged,
-        require_license=require_license,
+        image_prefix=image_prefix,
     )
-    for line in lines:
-        Console().print(line, markup=False, highlight=False, soft_wrap=True)
-    return 0
+    done = export_files(output, _storage_options(endpoint_url), out, options, shards=shards)
+    sys.stdout.write(f"{done.line}\n")
+    sys.stderr.write("".join(f"{line}\n" for line in done.losses))
+    return done.code
 
 
 app.command()(diff)

@@ -1,54 +1,59 @@
-"""What leaves an output: COCO files and overlay pictures. Everything needed is in `run.json` and the tables."""
+"""What leaves an output: the formats of other tools, and overlay pictures. Everything needed is in `run.json`, the
+tables and the inputs.
+"""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from jobs.exits import ExitCode
 from jobs.label import recipe_of_output
+from ovsops.errors import ConfigError
 from ovsops.text.vocabulary import Vocabulary
-from pipelines.export import ExportReport, export_coco
+from pipelines.exporters.options import ExportOptions
+from pipelines.exporters.run import export_run
+from pipelines.exporters.sources import Inputs
+from pipelines.ledger import Ledger
 from pipelines.report.overlay import write_overlays
 from pipelines.shards import expand_inputs
 from pipelines.storage import StorageOptions, open_storage
 
 
-def export_coco_files(
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What to say of an export, and how it ended."""
+
+    line: str
+    losses: list[str]
+    """What was left out, and what the format could not hold, one sentence a line."""
+    code: ExitCode
+
+
+def export_files(
     output: str,
-    options: StorageOptions,
-    *,
+    storage_options: StorageOptions,
     out: Path,
-    segmentation: Literal["rle", "polygon"],
-    merged: bool,
-    require_license: bool,
-) -> list[str]:
-    """Write COCO files; what was written and what could not be, one sentence a line."""
-    report = export_coco(
-        open_storage(output, options),
-        out,
-        segmentation=segmentation,
-        merged=merged,
-        require_license=require_license,
-    )
-    return list(_sentences(report, out, require_license=require_license))
-
-
-def _sentences(report: ExportReport, out: Path, *, require_license: bool) -> Iterator[str]:
-    where = str(report.files[0]) if len(report.files) == 1 else f"{len(report.files)} files in {out}"
-    yield f"{report.images} images and {report.annotations} annotations in {where}"
-    if report.images_failed or report.images_skipped:
-        yield f"left out: {report.images_failed} failed and {report.images_skipped} skipped images"
-    if report.images_without_license:
-        what = "left out, with their annotations" if require_license else "written without one"
-        yield f"{report.images_without_license} images have no licence: {what}"
-    if report.polygons_changed:
-        yield (
-            f"{report.polygons_changed} masks are not filled exactly by their polygons (worst IoU"
-            f" {report.polygons_min_iou:.4f}); --segmentation rle is exact"
-        )
-    if report.masks_without_polygon:
-        yield f"{report.masks_without_polygon} masks have no polygon and stay RLE"
-    if report.tables_ignored:
-        yield f"{report.tables_ignored} table files belong to no commit and were not read"
+    options: ExportOptions,
+    *,
+    shards: Sequence[str] = (),
+) -> Exported:
+    """Write an output in the format of another tool. `shards` are patterns of inputs that are elsewhere now."""
+    recipe = recipe_of_output(output, storage_options).recipe
+    storage = open_storage(output, storage_options)
+    inputs = Inputs(reader=recipe.input.reader, options=recipe.storage, moved={})
+    if shards:
+        names = {commit.name for commit in Ledger(storage).read_all()}
+        moved = {shard.name: shard.url for shard in expand_inputs(shards, recipe.storage)}
+        if not names & moved.keys():
+            raise ConfigError(
+                f"--shards: {', '.join(sorted(moved)[:3])}: no shard of that name was labelled; those of the output are"
+                f" called {', '.join(sorted(names)[:3])}: give the folder that these names are below"
+            )
+        inputs = Inputs(reader=recipe.input.reader, options=recipe.storage, moved=moved)
+    report = export_run(storage, out, options, inputs)
+    line = f"{report.images} images and {report.annotations} annotations as {options.format} in {out}"
+    code = ExitCode.OVER_LIMITS if report.is_incomplete else ExitCode.DONE
+    return Exported(line=line, losses=report.sentences(), code=code)
 
 
 def draw_overlays(output: str, options: StorageOptions, *, out: Path, limit: int) -> list[Path]:

@@ -12,6 +12,9 @@ from pipelines.training_sets.contract import NUM_NEGATIVES
 from pipelines.training_sets.counts import UNKNOWN_LICENSE, SetCounts
 from pipelines.training_sets.drops import REASONS, Drops
 from pipelines.writers.finehard_parquet import REGION, WITH_IMAGES
+from pipelines.writers.markdown import most as _most
+from pipelines.writers.markdown import one_line as _line
+from pipelines.writers.markdown import table as _table
 
 _MEANING = {
     "image": "the encoded image, with the bytes it came with",
@@ -146,27 +149,3 @@ def _license_sentence(counts: SetCounts) -> str:
     if not unknown:
         return "Every image came with a licence. Each image is under its own.\n"
     return f"{unknown:,} of {counts.images:,} images came without a licence: ask their owners before you use them.\n"
-
-
-def _most(counts: Mapping[str, int], most: int = 50) -> list[tuple[str, int]]:
-    """By falling count, the rest as one row."""
-    rows = sorted(counts.items(), key=lambda row: (-row[1], row[0]))
-    rest = rows[most:]
-    return rows[:most] + ([(f"({len(rest)} others)", sum(n for _, n in rest))] if rest else [])
-
-
-def _table(head: Sequence[str], rows: Any) -> str:
-    cells = [[f"{cell:,}" if isinstance(cell, int) else _cell(str(cell)) for cell in row] for row in rows]
-    if not cells:
-        return "None.\n"
-    lines = [f"| {' | '.join(line)} |" for line in ([*head], ["---"] * len(head), *cells)]
-    return "\n".join(lines) + "\n"
-
-
-def _cell(text: str) -> str:
-    """Text of others, harmless in a table."""
-    return _line(text).replace("|", "\\|").replace("<", "&lt;").replace("[", "\\[")[:200]
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())

@@ -9,17 +9,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.training_sets.record import Split, TrainingRegion, TrainingSample
+from pipelines.writers.row_groups import RowGroups
 from pipelines.writers.whole_files import DEFAULT_FILE_BYTES, SetWriter, file_pattern, image_path
 
 FORMAT = "finehard-parquet"
 SCHEMA_VERSION = 1
-GROUP_ROWS = 1024
-"""Rows of a row group at most: what is held in memory."""
-GROUP_IMAGE_BYTES = 64 * 2**20
-"""Bytes of images after which a row group ends."""
 
 
 def _required(name: str, dtype: pa.DataType) -> pa.Field:
@@ -88,34 +84,19 @@ def finehard_parquet_writer(
     )
 
 
-class ParquetRows:
-    """One Parquet file, a row group in memory at a time."""
+class ParquetRows(RowGroups):
+    """One Parquet file of samples."""
 
     def __init__(self, stream: BinaryIO, schema: pa.Schema) -> None:
-        self._schema, self._rows, self._image_bytes = schema, list[dict[str, Any]](), 0
+        super().__init__(stream, schema)
         self._has_images = "image" in schema.names
-        self._sink = pa.PythonFile(stream, mode="w")
-        self._writer = pq.ParquetWriter(self._sink, schema, compression="zstd", compression_level=6)
 
     def add(self, sample: TrainingSample) -> None:
         """Append a row."""
         row = finehard_row(sample)
         if self._has_images:
             row["image"] = {"bytes": sample.data, "path": f"{sample.image_uid}.{sample.extension}"}
-            self._image_bytes += len(sample.data)
-        self._rows.append(row)
-        if len(self._rows) >= GROUP_ROWS or self._image_bytes >= GROUP_IMAGE_BYTES:
-            self._write_group()
-
-    def close(self) -> None:
-        """Write the last group and the footer."""
-        self._write_group()
-        self._writer.close()
-
-    def _write_group(self) -> None:
-        if self._rows:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
-        self._rows, self._image_bytes = [], 0
+        self.add_row(row, image_bytes=len(sample.data) if self._has_images else 0)
 
 
 def finehard_row(sample: TrainingSample) -> dict[str, Any]:

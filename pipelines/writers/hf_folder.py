@@ -21,9 +21,7 @@ def hf_writer(
     folder: Path, split: Split, *, stem: str | None = None, max_file_bytes: int = DEFAULT_FILE_BYTES
 ) -> SetWriter:
     """Files `data/SPLIT-STEM-00000.parquet`; `card.dataset_card` is the folder's README.md."""
-    features = json.dumps({"info": {"features": hf_features(WITH_IMAGES)}})
-    columns = [pa.field(column.name, _nullable(column.type)) for column in WITH_IMAGES]
-    schema = pa.schema(columns, metadata={**WITH_IMAGES.metadata, "huggingface": features})
+    schema = hf_schema(WITH_IMAGES)
     pattern = file_pattern("data/SPLIT-STEM-*.parquet", split, stem)
     return SetWriter(
         folder,
@@ -32,6 +30,13 @@ def hf_writer(
         split=split,
         max_file_bytes=max_file_bytes,
     )
+
+
+def hf_schema(schema: pa.Schema) -> pa.Schema:
+    """The columns as `datasets` would write them, with its features under its own metadata key."""
+    features = json.dumps({"info": {"features": hf_features(schema)}})
+    columns = [pa.field(column.name, _nullable(column.type)) for column in schema]
+    return pa.schema(columns, metadata={**(schema.metadata or {}), "huggingface": features})
 
 
 def hf_features(schema: pa.Schema) -> dict[str, Any]:

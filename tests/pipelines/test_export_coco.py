@@ -13,15 +13,22 @@ from pycocotools.coco import COCO
 
 from ovsops.errors import OutputError
 from ovsops.masks.polygons import PolygonConfig
-from ovsops.masks.rle import mask_to_rle, rle_area, rle_box_xywh, rle_from_coco, rle_to_mask
+from ovsops.masks.rle import mask_to_rle, rle_box_xywh, rle_from_coco, rle_to_mask
 from ovsops.text.vocabulary import ClassSpec, Vocabulary
-from pipelines.export import export_coco
-from pipelines.ledger import Commit, Ledger
-from pipelines.parts import seal_records
-from pipelines.rows import Closing
-from pipelines.schemas import SCHEMA_VERSION
-from pipelines.shards import Shard
+from pipelines.exporters.options import ExportOptions
+from pipelines.exporters.report import ExportReport
+from pipelines.exporters.run import export_run
 from pipelines.storage import Storage, open_storage
+from tests.pipelines.exporters.made_run import (
+    HOSTILE,
+    blob,
+    failed,
+    image,
+    make_run,
+    put_manifest,
+    put_shard,
+    region,
+)
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation:DeprecationWarning"
@@ -37,75 +44,16 @@ VOCABULARY = Vocabulary(
 )
 
 
-def blob(seed: int, size_hw: tuple[int, int]) -> np.ndarray:
-    """A ragged mask with holes and parts that touch at corners."""
-    rng = np.random.default_rng(seed)
-    return np.kron(rng.random((size_hw[0] // 4, size_hw[1] // 4)) < 0.6, np.ones((4, 4))).astype(bool)
-
-
-def region(mask: np.ndarray, category_id: int, score: float) -> dict[str, Any]:
-    rle = mask_to_rle(mask)
-    return {
-        "category_id": category_id,
-        "prompt": "cat",
-        "language": "en",
-        "bbox": list(rle_box_xywh(rle)),
-        "segmentation": rle.to_coco(),
-        "area": rle_area(rle),
-        "score": score,
-        "segmenter": "test",
-        "reason_codes": [],
-    }
-
-
-def image(index: int, key: str, regions: list[dict[str, Any]] | None, **columns: Any) -> dict[str, Any]:
-    row = {
-        "index": index,
-        "key": key,
-        "sha256": f"{index:064x}",
-        "width": 32,
-        "height": 24,
-        "license": "CC-BY-4.0",
-        "notes": [],
-        "error_code": None,
-        "regions": regions,
-    }
-    return row | columns
-
-
-def failed(index: int, key: str, code: str) -> dict[str, Any]:
-    return image(index, key, None, width=None, height=None, license=None, error_code=code)
-
-
-def put_shard(storage: Storage, name: str, records: list[dict[str, Any]], *, publish: bool = True) -> Commit:
-    shard = Shard(
-        name=name,
-        slug=name.removesuffix(".tar") + "-0123456789",
-        url=f"/in/{name}",
-        size=1,
-        tag="1",
-        kind="tar",
-    )
-    closing = Closing(num_rows=len(records), complete=True)
-    sealed = seal_records(storage, shard=shard.id, name=name, records=records, closing=closing, unique="run")
-    commit = Commit.of(sealed, shard, run="run", recipe_hash="abc", seconds={})
-    assert Ledger(storage).commit(commit)
-    if publish:
-        Ledger(storage).publish(commit)
-    return commit
-
-
-def put_manifest(storage: Storage, vocabulary: Vocabulary = VOCABULARY) -> None:
-    storage.put(
-        "run.json",
-        json.dumps({"schema_version": SCHEMA_VERSION, "vocabulary": vocabulary.to_mapping()}).encode(),
-    )
+def export_coco(storage: Storage, out: Path, **options: Any) -> tuple[ExportReport, list[Path]]:
+    """Report and COCO files of an export."""
+    report = export_run(storage, out, ExportOptions(format="coco", **options))
+    return report, sorted(path for path in out.glob("*.json") if path.name != "export.json")
 
 
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
     out = open_storage(str(tmp_path / "out"))
-    put_manifest(out)
+    put_manifest(out, VOCABULARY)
     # Shards committed out of order, images and failures mixed.
     put_shard(
         out,
@@ -117,8 +65,9 @@ def storage(tmp_path: Path) -> Storage:
                 [region(blob(4, (24, 32)), 3, 0.25)],
                 license="https://x.org/by",
                 source_url="https://x.org/1",
+                sidecar=json.dumps({"author": "Ann", "credit": 7, "note": "no"}),
             ),
-            image(1, "b/1", [region(blob(5, (24, 32)), 17, 0.5)], license=None),
+            image(1, "b/1", [region(blob(5, (24, 32)), 17, 0.5, caption_short=HOSTILE)], license=None),
         ],
     )
     put_shard(
@@ -144,8 +93,8 @@ def parquet_masks(storage: Storage) -> dict[str, np.ndarray]:
 
 
 def test_pycocotools_loads_it_and_masks_are_equal_bit_for_bit(storage: Storage, tmp_path: Path) -> None:
-    report = export_coco(storage, tmp_path / "coco")
-    coco = COCO(str(report.files[0]))
+    _, (path,) = export_coco(storage, tmp_path / "coco")
+    coco = COCO(str(path))
     masks = parquet_masks(storage)
     assert len(coco.anns) == len(masks) == 4
     for annotation in coco.anns.values():
@@ -157,17 +106,17 @@ def test_pycocotools_loads_it_and_masks_are_equal_bit_for_bit(storage: Storage, 
 
 
 def test_what_is_in_the_file(storage: Storage, tmp_path: Path) -> None:
-    report = export_coco(storage, tmp_path)
-    document = json.loads((tmp_path / "instances.json").read_text(encoding="utf-8"))
+    report, (path,) = export_coco(storage, tmp_path / "coco")
+    document = json.loads(path.read_text(encoding="utf-8"))
     assert [(i["id"], i["file_name"], i["shard"], i.get("license")) for i in document["images"]] == [
-        (1, "a/0", "a.tar", 1),
-        (2, "猫/3", "a.tar", 1),
-        (3, "b/0", "b.tar", 2),
-        (4, "b/1", "b.tar", None),
+        (1, "a/a/0", "a.tar", 1),
+        (2, "a/猫/3", "a.tar", 1),
+        (3, "b/b/0", "b.tar", 2),
+        (4, "b/b/1", "b.tar", None),
     ]
     assert document["images"][0] | {"image_uid": ""} == {
         "id": 1,
-        "file_name": "a/0",
+        "file_name": "a/a/0",
         "width": 32,
         "height": 24,
         "shard": "a.tar",
@@ -177,6 +126,7 @@ def test_what_is_in_the_file(storage: Storage, tmp_path: Path) -> None:
         "license": 1,
     }
     assert document["images"][2]["coco_url"] == "https://x.org/1"
+    assert document["images"][2]["attribution"] == {"author": "Ann"}
     assert [entry["name"] for entry in document["licenses"]] == ["CC-BY-4.0", "https://x.org/by"]
     assert [(a["id"], a["image_id"], a["category_id"], a["score"]) for a in document["annotations"]] == [
         (1, 1, 17, 0.9),
@@ -184,34 +134,55 @@ def test_what_is_in_the_file(storage: Storage, tmp_path: Path) -> None:
         (3, 3, 3, 0.25),
         (4, 4, 17, 0.5),
     ]
+    assert document["annotations"][3]["caption_short"] == HOSTILE
     mask = blob(1, (24, 32))
     assert document["annotations"][0]["area"] == mask.sum()
     assert document["annotations"][0]["iscrowd"] == 0
     assert document["annotations"][0]["bbox"] == list(rle_box_xywh(mask_to_rle(mask)))
     assert [c["id"] for c in document["categories"]] == [17, 3]
     assert (report.shards, report.images, report.annotations) == (2, 4, 4)
-    assert (report.images_failed, report.images_skipped, report.images_without_license) == (1, 1, 1)
+    lost = {code: count for code, count in report.lost.items() if count}
+    assert lost == {
+        "images_failed": 1,
+        "images_skipped": 1,
+        "images_without_license": 1,
+        "shards_gone": 2,
+        "file_names_without_extension": 4,
+    }
+
+
+def test_file_names_are_those_of_the_files(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    report, (path,) = export_coco(run.storage, tmp_path / "coco")
+    names = [i["file_name"] for i in json.loads(path.read_text(encoding="utf-8"))["images"]]
+    assert names == ["a/x/0.jpg", "a/猫 =x.png", "b/x/0.webp", "a.b/one.jpg", "two.png"]
+    assert len(set(names)) == 5  # x/0 is a key of both archives
+    assert not report.lost["file_names_without_extension"]
+    report, (path,) = export_coco(run.storage, tmp_path / "copied", images="copy")
+    for entry in json.loads(path.read_text(encoding="utf-8"))["images"]:
+        key = entry["key"] if entry["shard"] != "b.tar" else f"b:{entry['key']}"
+        assert (tmp_path / "copied" / entry["file_name"]).read_bytes() == run.data[key]
 
 
 def test_the_same_output_gives_the_same_bytes(storage: Storage, tmp_path: Path) -> None:
-    first, second = (export_coco(storage, tmp_path / name).files[0].read_bytes() for name in "xy")
+    first, second = (export_coco(storage, tmp_path / name)[1][0].read_bytes() for name in "xy")
     assert first == second
 
 
 def test_files_of_shards_join_without_clashes(storage: Storage, tmp_path: Path) -> None:
-    report = export_coco(storage, tmp_path / "parts", merged=False)
-    parts = [json.loads(path.read_text(encoding="utf-8")) for path in report.files]
-    whole = json.loads(export_coco(storage, tmp_path).files[0].read_text(encoding="utf-8"))
-    assert [path.name.split("-")[0] for path in report.files] == ["a", "b"]
+    _, paths = export_coco(storage, tmp_path / "parts", merged=False)
+    parts = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    whole = json.loads(export_coco(storage, tmp_path / "whole")[1][0].read_text(encoding="utf-8"))
+    assert [path.name.split("-")[0] for path in paths] == ["a", "b"]
     for name in ("images", "annotations"):
         assert [record for part in parts for record in part[name]] == whole[name]
-    for path in report.files:
+    for path in paths:
         COCO(str(path))
 
 
 def test_polygons_fill_the_same_pixels(storage: Storage, tmp_path: Path) -> None:
-    report = export_coco(storage, tmp_path, segmentation="polygon")
-    coco = COCO(str(report.files[0]))
+    report, (path,) = export_coco(storage, tmp_path / "coco", segmentation="polygon")
+    coco = COCO(str(path))
     masks = parquet_masks(storage)
     for annotation in coco.anns.values():
         assert isinstance(annotation["segmentation"][0], list)
@@ -219,40 +190,41 @@ def test_polygons_fill_the_same_pixels(storage: Storage, tmp_path: Path) -> None
         np.testing.assert_array_equal(
             coco.annToMask(annotation).astype(bool), masks[annotation["instance_uid"]]
         )
-    assert (report.polygons_changed, report.polygons_min_iou) == (0, 1.0)
+    assert (report.lost["masks_changed"], report.mask_iou_min, report.masks_measured) == (0, 1.0, 4)
 
 
 def test_simplified_polygons_say_what_they_cost(storage: Storage, tmp_path: Path) -> None:
-    report = export_coco(
-        storage, tmp_path, segmentation="polygon", polygons=PolygonConfig(simplify_tolerance_px=2.0)
-    )
-    ious = [a["polygon_iou"] for a in json.loads(report.files[0].read_text())["annotations"]]
-    assert report.polygons_changed > 0
-    assert report.polygons_min_iou == pytest.approx(min(ious), abs=1e-6)
-    assert 0.5 < report.polygons_min_iou < 1
+    polygons = PolygonConfig(simplify_tolerance_px=2.0)
+    report, (path,) = export_coco(storage, tmp_path / "coco", segmentation="polygon", polygons=polygons)
+    ious = [a["polygon_iou"] for a in json.loads(path.read_text())["annotations"]]
+    assert report.lost["masks_changed"] > 0
+    assert report.mask_iou_min == pytest.approx(min(ious), abs=1e-6)
+    assert 0.5 < report.mask_iou_min < 1
+    assert any(line.startswith("IoU of 4 masks") for line in report.sentences())
 
 
 def test_an_empty_mask_stays_rle_and_is_counted(tmp_path: Path) -> None:
     storage = open_storage(str(tmp_path / "out"))
-    put_manifest(storage)
+    put_manifest(storage, VOCABULARY)
     put_shard(storage, "a.tar", [image(0, "x", [region(np.zeros((24, 32), bool), 17, 0.1)])])
-    report = export_coco(storage, tmp_path, segmentation="polygon")
-    assert report.masks_without_polygon == 1
-    assert COCO(str(report.files[0])).anns[1]["segmentation"]["size"] == [24, 32]
+    report, (path,) = export_coco(storage, tmp_path / "coco", segmentation="polygon")
+    assert report.lost["masks_as_rle"] == 1
+    assert COCO(str(path)).anns[1]["segmentation"]["size"] == [24, 32]
 
 
 def test_a_required_licence_leaves_images_out_and_counts_them(storage: Storage, tmp_path: Path) -> None:
-    report = export_coco(storage, tmp_path, require_license=True)
-    document = json.loads(report.files[0].read_text(encoding="utf-8"))
+    report, (path,) = export_coco(storage, tmp_path / "coco", require_license=True)
+    document = json.loads(path.read_text(encoding="utf-8"))
     assert [i["key"] for i in document["images"]] == ["a/0", "猫/3", "b/0"]
-    assert (report.images, report.images_without_license, report.annotations_left_out) == (3, 1, 1)
+    assert (report.images, report.lost["images_without_license"]) == (3, 1)
+    assert report.lost["annotations_without_license"] == 1
 
 
 def test_tables_without_a_commit_are_not_read(storage: Storage, tmp_path: Path) -> None:
-    (path,) = (info.path for info in storage.list("images") if "a-" in info.path)
+    (path,) = (info.path for info in storage.list("images") if info.path.startswith("images/a-"))
     storage.put("images/stray-0.parquet", storage.read(path))
-    report = export_coco(storage, tmp_path)
-    assert (report.images, report.tables_ignored) == (4, 1)
+    report, _ = export_coco(storage, tmp_path / "coco")
+    assert (report.images, report.lost["tables_ignored"]) == (4, 1)
 
 
 def test_a_committed_shard_that_is_not_published_is_an_error(storage: Storage, tmp_path: Path) -> None:
@@ -261,7 +233,7 @@ def test_a_committed_shard_that_is_not_published_is_an_error(storage: Storage, t
         OutputError, match=r"shard c\.tar is committed, but this table is not there.*start the run again"
     ):
         export_coco(storage, tmp_path / "coco")
-    assert list((tmp_path / "coco").iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
 def test_a_table_changed_after_the_run_is_an_error(storage: Storage, tmp_path: Path) -> None:
@@ -271,7 +243,26 @@ def test_a_table_changed_after_the_run_is_an_error(storage: Storage, tmp_path: P
     pq.write_table(data, sink)
     storage.put(a, sink.getvalue().to_pybytes())
     with pytest.raises(OutputError, match="1 rows, but 2 were committed"):
-        export_coco(storage, tmp_path)
+        export_coco(storage, tmp_path / "coco")
+
+
+def test_regions_of_no_image_are_an_error(storage: Storage, tmp_path: Path) -> None:
+    path = next(info.path for info in storage.list("instances"))
+    table = pq.read_table(pa.BufferReader(storage.read(path)))
+    column = table.schema.get_field_index("image_uid")
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.set_column(column, "image_uid", pa.array(["no", "no"])), sink)
+    storage.put(path, sink.getvalue().to_pybytes())
+    with pytest.raises(OutputError, match="belongs to image no, which is no labelled row"):
+        export_coco(storage, tmp_path / "coco")
+
+
+def test_a_mask_of_another_size_is_an_error(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path / "out"))
+    put_manifest(storage, VOCABULARY)
+    put_shard(storage, "a.tar", [image(0, "x", [region(np.ones((32, 24), bool), 17, 0.1)])])
+    with pytest.raises(OutputError, match=r"is 32x24 pixels \(h x w\), its image 24x32"):
+        export_coco(storage, tmp_path / "coco")
 
 
 def test_a_category_the_vocabulary_lost_is_an_error(storage: Storage, tmp_path: Path) -> None:
@@ -279,7 +270,7 @@ def test_a_category_the_vocabulary_lost_is_an_error(storage: Storage, tmp_path: 
     with pytest.raises(
         OutputError, match=r"category 17, which the vocabulary zoo of run\.json does not have"
     ):
-        export_coco(storage, tmp_path)
+        export_coco(storage, tmp_path / "coco")
 
 
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
@@ -289,7 +280,7 @@ def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
 
 def test_an_output_without_shards_gives_an_empty_file(tmp_path: Path) -> None:
     storage = open_storage(str(tmp_path / "out"))
-    put_manifest(storage)
-    report = export_coco(storage, tmp_path)
+    put_manifest(storage, VOCABULARY)
+    report, (path,) = export_coco(storage, tmp_path / "coco")
     assert (report.shards, report.images) == (0, 0)
-    assert json.loads(report.files[0].read_text())["images"] == []
+    assert json.loads(path.read_text())["images"] == []
