@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -68,8 +68,8 @@ def audit(
             "audit: give --out DIR to draw a sample, or --filled FILE to read answers; one of the two"
         )
     settings: AuditConfig = load_settings(AuditConfig, config, overrides)
-    draws = {"rows": rows, "seed": seed}
-    limits = {"quality": quality, "alpha": alpha}
+    draws: dict[str, Any] = {"rows": rows, "seed": seed}
+    limits: dict[str, Any] = {"quality": quality, "alpha": alpha}
     settings = replace(
         settings,
         sample=replace(settings.sample, **{k: v for k, v in draws.items() if v is not None}),

@@ -104,8 +104,9 @@ def _format_of(storage: Storage, names: list[str], url: str) -> SetFormat:
                 f"input.set: {url} is a set in format {said}, which is not trained from: write it as "
                 f"{', '.join(_SUFFIXES)}"
             )
-        if said in _SUFFIXES:
-            return said
+        for name in _SUFFIXES:
+            if said == name:
+                return name
     for name, suffixes in _SUFFIXES.items():
         if any(path.lower().endswith(suffixes) for path in names):
             return name
