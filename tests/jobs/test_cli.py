@@ -291,18 +291,16 @@ def test_the_version_is_that_of_the_package(ovsops: Call) -> None:
     assert ovsops("--version") == (0, f"ovsops {version('ovsops')}\n", "")
 
 
-@pytest.mark.parametrize(
-    ("code", "message"),
-    [
+def test_codes_that_no_image_has_are_refused(write_recipe: Write, ovsops: Call, tmp_path: Path) -> None:
+    ovsops("run", write_recipe(), *INLINE)
+    for code, message in (
         ("E_TIME_OUT", "no image fails with this (did you mean 'E_TIMEOUT'?)"),
         ("E_FOO", "those that a retry can mend are E_DECODER_CRASH, E_MODEL, E_STORAGE, E_TIMEOUT"),
         ("S_SMALL", "left out on purpose"),
-    ],
-)
-def test_codes_that_no_image_has_are_refused(code: str, message: str, ovsops: Call, tmp_path: Path) -> None:
-    exit_code, _, err = ovsops("retry", tmp_path / "out", "--code", "E_MODEL", "--code", code)
-    assert exit_code == 2
-    assert message in err
+    ):
+        exit_code, _, err = ovsops("retry", tmp_path / "out", "--code", "E_MODEL", "--code", code)
+        assert exit_code == 2
+        assert message in err
 
 
 def test_retry_needs_nothing_but_the_output(

