@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -68,12 +68,17 @@ def audit(
             "audit: give --out DIR to draw a sample, or --filled FILE to read answers; one of the two"
         )
     settings: AuditConfig = load_settings(AuditConfig, config, overrides)
-    draws: dict[str, Any] = {"rows": rows, "seed": seed}
-    limits: dict[str, Any] = {"quality": quality, "alpha": alpha}
+    draw, limit = settings.sample, settings.acceptance
     settings = replace(
         settings,
-        sample=replace(settings.sample, **{k: v for k, v in draws.items() if v is not None}),
-        acceptance=replace(settings.acceptance, **{k: v for k, v in limits.items() if v is not None}),
+        sample=replace(
+            draw, rows=draw.rows if rows is None else rows, seed=draw.seed if seed is None else seed
+        ),
+        acceptance=replace(
+            limit,
+            quality=limit.quality if quality is None else quality,
+            alpha=limit.alpha if alpha is None else alpha,
+        ),
     )
     options = StorageOptions(s3_endpoint=endpoint_url)
     storage = open_storage(run, options)

@@ -3,8 +3,8 @@
 Only what a run of ovsops demonstrably wrote is ever in a plan:
 
     RUN/run.json                      our manifest: schema version, recipe, recipe hash
-    RUN/commits/S.json                a commit record that names itself and its tables
-    RUN/images|instances/S.parquet    named by a current commit record, with the size and SHA-256 it recorded
+    RUN/commits/S.json                a commit record, of any job, that names itself and its tables
+    RUN/KIND/S.parquet                named by a current commit record, with the size and SHA-256 it recorded
     RUN/summary.json                  our summary, in a folder with a manifest
 
 Everything else stays: files that nothing vouches for, files whose bytes are not those recorded, symbolic links, and
@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ovsops.errors import ConfigError
-from pipelines.ledger import Commit
 from pipelines.lock import LOCK
 from pipelines.manifest import MANIFEST
 from pipelines.storage import ObjectInfo, Storage
@@ -234,15 +233,14 @@ def _modified(info: ObjectInfo) -> float | None:
 
 def _own_files(storage: Storage, run: _Run) -> tuple[list[PlannedFile], dict[str, str]]:
     """Files of a run that it demonstrably wrote, and why the others stay."""
-    commits = {
-        path: commit
+    records = {
+        path: record
         for path, info in run.files.items()
-        if path.startswith("commits/") and not info.is_link and (commit := _commit(storage, run, path))
+        if path.startswith("commits/") and not info.is_link and (record := _record(storage, run, path))
     }
-    records = list(commits)
     vouched: dict[str, str] = {}
-    for commit in sorted(commits.values(), key=lambda each: each.retry):  # the last retry has the last word
-        vouched |= {t["published"]: f"{t['num_bytes']} {t['sha256']}" for t in commit.tables.values()}
+    for record in sorted(records.values(), key=lambda each: each.retry):  # the last retry has the last word
+        vouched |= record.contents
     own: list[str] = []
     kept: dict[str, str] = {}
     for path, info in run.files.items():
@@ -269,20 +267,30 @@ def _is_plain(run: _Run, path: str) -> bool:
     return path in run.files and not run.files[path].is_link
 
 
-def _commit(storage: Storage, run: _Run, path: str) -> Commit | None:
-    """A commit record that names its own path and tables below the run; None for anything else."""
+@dataclass(frozen=True, kw_only=True)
+class _Record:
+    """What a commit record vouches for."""
+
+    retry: int
+    contents: Mapping[str, str]
+    """Size and SHA-256 by path of a table."""
+
+
+def _record(storage: Storage, run: _Run, path: str) -> _Record | None:
+    """A commit record that names its own path and tables of its own shard; None for anything else."""
     try:
-        commit = Commit.from_bytes(storage.read(f"{run.name}/{path}"))
-        names = [
-            (kind, table["published"])
-            for kind, table in commit.tables.items()
-            if isinstance(table["num_bytes"], int) and isinstance(table["sha256"], str)
-        ]
-        expected = [(kind, f"{kind}/{commit.shard}.parquet") for kind in ("images", "instances")]
-        is_ours = commit.path == path and sorted(names) == expected and isinstance(commit.retry, int)
-    except (ValueError, TypeError, KeyError, AttributeError):
+        plain = json.loads(storage.read(f"{run.name}/{path}"))
+        shard, retry, tables = plain["shard"], plain["retry"], plain["tables"]
+        contents = {
+            table["published"]: f"{table['num_bytes']:d} {table['sha256']}"
+            for kind, table in tables.items()
+            if kind.isidentifier() and table["published"] == f"{kind}/{shard}.parquet"
+        }
+        name = f"commits/{shard}{f'.retry-{retry:d}' if retry else ''}.json"
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    return commit if is_ours and "/" not in commit.shard else None
+    is_ours = isinstance(shard, str) and "/" not in shard and len(contents) == len(tables) > 0
+    return _Record(retry=retry, contents=contents) if is_ours and name == path else None
 
 
 def _content(storage: Storage, path: str, info: ObjectInfo) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ class Picture:
 
 def write_run(
     folder: Path,
-    shards: dict[str, Sequence[Picture]],
+    shards: Mapping[str, Sequence[Picture]],
     *,
     vocabulary: dict[str, Any] | None = None,
     recipe: dict[str, Any] | None = None,

@@ -1,5 +1,7 @@
 """Pruning deletes what a run wrote and nothing else, whatever lies beside it."""
 
+import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -170,6 +172,26 @@ def test_a_run_that_is_locked_meanwhile_is_left(root: Path) -> None:
     done = carry_out(storage_of(root), plan)
     assert not done.deleted
     assert len(done.skipped) == 8
+
+
+def test_records_of_other_jobs_vouch_for_their_tables(root: Path) -> None:
+    """Whatever the folder of a table is called; a record that names files elsewhere vouches for nothing."""
+    good = {"num_bytes": 3, "sha256": hashlib.sha256(b"abc").hexdigest()}
+    for name, published in (
+        ("ours", "regions/ours.parquet"),
+        ("theirs", "../new/run.json"),
+        ("odd", "notes.txt"),
+    ):
+        record = {"shard": name, "retry": 0, "tables": {"regions": good | {"published": published}}}
+        (root / "old" / "commits" / f"{name}.json").write_text(json.dumps(record))
+    (root / "old" / "regions").mkdir()
+    for path in ("regions/ours.parquet", "notes.txt"):
+        (root / "old" / path).write_bytes(b"abc")
+    for path in (root / "old").rglob("*"):
+        os.utime(path, (END, END))
+    plan = plan_prune(storage_of(root), POLICY, now=NOW)
+    assert {"old/regions/ours.parquet", "old/commits/ours.json"} <= {file.path for file in plan.delete}
+    assert set(plan.kept_files) == {"old/commits/theirs.json", "old/commits/odd.json", "old/notes.txt"}
 
 
 NAMES = st.sampled_from(
