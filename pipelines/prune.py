@@ -289,8 +289,9 @@ def _record(storage: Storage, run: _Run, path: str) -> _Record | None:
         name = f"commits/{shard}{f'.retry-{retry:d}' if retry else ''}.json"
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    is_ours = isinstance(shard, str) and "/" not in shard and len(contents) == len(tables) > 0
-    return _Record(retry=retry, contents=contents) if is_ours and name == path else None
+    is_ours = isinstance(shard, str) and "/" not in shard and isinstance(retry, int)
+    is_whole = len(contents) == len(tables) > 0
+    return _Record(retry=retry, contents=contents) if is_ours and is_whole and name == path else None
 
 
 def _content(storage: Storage, path: str, info: ObjectInfo) -> str:
