@@ -27,7 +27,7 @@ MEANING = {
     "captions": "captions and other texts of regions, which the format has no place for",
     "image_captions": "captions of images, which the format has no place for; they are in `images.jsonl`",
     "licenses": "licences, which the format has no place for; they are in `images.jsonl`",
-    "sources": "addresses of sources, which the format has no place for; they are in `images.jsonl`",
+    "sources": "addresses or names of sources, which the format has no place for; they are in `images.jsonl`",
     "verified_absent": "classes that were looked for and are not there, which the format has no place for; they are in"
     " `images.jsonl`",
     "characters_replaced": "characters that XML cannot hold became U+FFFD",

@@ -8,6 +8,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -64,16 +65,16 @@ def export_run(
             report=report,
             recipe_hash=str(read_manifest(storage).get("recipe_hash", "")),
         )
-        job = _Export(storage, context, Sources(inputs or Inputs()), commits)
-        written = open_format(context)
-        try:
+        with ExitStack() as stack:
+            job = stack.enter_context(
+                closing(_Export(storage, context, Sources(inputs or Inputs()), commits))
+            )
+            written = stack.enter_context(closing(open_format(context)))
             for commit in commits:
                 written.begin_shard(commit.shard)
                 for image in job.images(commit):
                     written.add(image)
             written.finish()
-        finally:
-            written.close()
         job.finish()
     logger.info("exported %d images, %d regions to %s", report.images, report.annotations, out)
     return report
@@ -112,10 +113,13 @@ class _Export:
                         self._put(name, data)
                     yield self._image(commit, row, regions, name, data)
 
-    def finish(self) -> None:
-        """`export.json`, last."""
+    def close(self) -> None:
+        """Close the file beside the format."""
         if self.beside is not None:
             self.beside.close()
+
+    def finish(self) -> None:
+        """`export.json`, last."""
         document = {
             "format": self.options.format,
             "export_version": 1,
@@ -203,7 +207,7 @@ class _Export:
     def _count_beside(self, line: Mapping[str, Any]) -> None:
         lost = self.report.lost
         lost["licenses"] += "license" in line and self.options.format != "fiftyone"
-        lost["sources"] += "source_url" in line
+        lost["sources"] += "source_url" in line or "attribution" in line
         lost["image_captions"] += "caption_short" in line or "caption_long" in line
         lost["verified_absent"] += len(line.get("verified_absent", ()))
 

@@ -73,7 +73,8 @@ def ids_of(folder: Path) -> dict[str, tuple[list[int], dict[int, str]]]:
     with tarfile.open(tar) as members:
         name = next(name for name in members.getnames() if name.endswith("json"))
         member = members.extractfile(name)
-        assert config is not None and member is not None
+        assert config is not None
+        assert member is not None
         sidecar = json.loads(member.read())
     (rows,) = pq.read_table(next((folder / "hf" / "data").iterdir())).to_pylist()
     brushes = [r for r in task["predictions"][0]["result"] if r["type"] == "brushlabels"]

@@ -154,12 +154,15 @@ def test_datumaro_opens_cvat(run: MadeRun, tmp_path: Path) -> None:
 
 
 def test_datumaro_opens_coco(run: MadeRun, tmp_path: Path) -> None:
+    """It wants annotations in a folder of that name."""
     datumaro = pytest.importorskip("datumaro")
-    export_run(run.storage, tmp_path / "coco", ExportOptions(format="coco"))
-    (tmp_path / "coco" / "export.json").unlink()  # it takes every JSON of the folder for annotations
-    found = datumaro.Dataset.import_from(str(tmp_path / "coco" / "instances.json"), "coco_instances")
+    export_run(run.storage, tmp_path / "coco", ExportOptions(format="coco", images="copy"))
+    path = tmp_path / "coco" / "annotations" / "instances_default.json"
+    path.parent.mkdir()
+    (tmp_path / "coco" / "instances.json").rename(path)
+    found = datumaro.Dataset.import_from(str(path), "coco_instances")
     masks = run.masks
-    drawn = [a for item in found for a in item.annotations if a.type == datumaro.AnnotationType.mask]
+    drawn = [a for item in found for a in item.annotations]
     assert len(drawn) == len(masks)
     for annotation in drawn:
         truth = masks[annotation.attributes["instance_uid"]]

@@ -145,6 +145,19 @@ def test_the_measured_iou_is_that_of_what_is_drawn(seed: int) -> None:
     assert polygon.iou > 0.85
 
 
+def test_masks_of_thousands_of_parts_keep_the_largest() -> None:
+    mask = np.zeros((130, 130), bool)
+    mask[1:129:4, 1:129:4] = True  # 1,024 pixels far from each other
+    mask[1:3, 1:3] = True
+    polygon = mask_to_yolo_polygon(mask)
+    assert polygon is not None
+    assert polygon.num_parts == 1024
+    drawn = draw_polygon(polygon.corners, (130, 130))
+    assert drawn[1:3, 1:3].all()
+    assert 300 < (drawn & mask).sum() < 1027
+    assert polygon.iou == (drawn & mask).sum() / (drawn | mask).sum()
+
+
 def test_yolo_is_drawn_back_from_its_files(run: MadeRun, exported: Path) -> None:
     folder = exported / "yolo-seg"
     data = yaml.safe_load((folder / "data.yaml").read_text("utf-8"))

@@ -104,7 +104,7 @@ def test_folders_of_others_and_finished_exports_are_left_alone(run: MadeRun, tmp
     (tmp_path / "x").mkdir()
     export_run(run.storage, tmp_path / "x", coco)
     before = contents(tmp_path / "x")
-    with pytest.raises(OutputError, match="holds a finished export.*--replace"):
+    with pytest.raises(OutputError, match=r"holds a finished export.*--replace"):
         export_run(run.storage, tmp_path / "x", coco)
     with pytest.raises(OutputError, match="holds other files"):
         export_run(run.storage, tmp_path, ExportOptions(format="coco", replace=True))
