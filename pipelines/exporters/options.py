@@ -11,7 +11,9 @@ from ovsops.text.vocabulary import Vocabulary
 from pipelines.exporters.format import FORMATS, FormatName, Images
 from pipelines.exporters.report import ExportReport
 
-DEFAULT_IMAGES: Mapping[FormatName, Images] = {name: "copy" for name in FORMATS} | {"coco": "reference"}
+DEFAULT_IMAGES: Mapping[FormatName, Images] = {
+    name: "reference" if name == "coco" else "copy" for name in FORMATS
+}
 _ONLY_COPY: tuple[FormatName, ...] = ("yolo-seg", "fiftyone", "webdataset", "hf")
 
 

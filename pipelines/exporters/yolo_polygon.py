@@ -16,7 +16,6 @@ from scipy.spatial import cKDTree
 
 from ovsops.masks.polygons import coco_polygons_to_mask, mask_to_polygons
 
-
 MAX_RINGS = 300
 """Outlines and holes that are joined, the largest; further ones are lost, which the IoU says. Joining takes time with
 the square of their number: a 640x480 mask of noise takes 0.5 s with 300."""
