@@ -14,7 +14,7 @@ from jaxtyping import Float64
 from pipelines.report.texts import Text, both, both_svg, number
 
 WIDTH, HEIGHT = 400, 236
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 12, 42
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 12, 42
 
 
 @dataclass(frozen=True, kw_only=True)
