@@ -15,7 +15,7 @@ from pipelines.storage import Storage
 
 CanaryLabels = Mapping[str, str]
 """Digest of all labels of an image, by its content (SHA-256; shard and key where it could not be read)."""
-_COLUMNS = ["image_uid", "category_id", "segmentation", "score", "decision"]
+_COLUMNS = ["image_uid", "category_id", "segmentation", "score", "score_calibrated", "decision"]
 
 
 def canary_labels(storage: Storage, shards: frozenset[str] | None = None) -> dict[str, str]:
@@ -31,7 +31,8 @@ def canary_labels(storage: Storage, shards: frozenset[str] | None = None) -> dic
         for row in committed_rows(storage, commit, "instances", _COLUMNS):
             mask = row["segmentation"]
             labels.setdefault(row["image_uid"], []).append(
-                f"{row['category_id']} {mask['size']} {mask['counts']} {row['score']!r} {row['decision']}"
+                f"{row['category_id']} {mask['size']} {mask['counts']} {row['score']!r}"
+                f" {row['score_calibrated']!r} {row['decision']}"
             )
         images = committed_rows(
             storage, commit, "images", ["image_uid", "shard", "key", "sha256", "status", "error_code"]

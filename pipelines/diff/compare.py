@@ -166,6 +166,7 @@ def labels_to_plain(labels: LabelTotals, classes: JoinedClasses) -> dict[str, An
         "identical": labels.identical,
         "changed_share": labels.changed_share,
         "decisions_share": labels.decisions_share,
+        "recalibrated": labels.recalibrated,
         "decisions_changed": {f"{a} -> {b}": n for (a, b), n in sorted(labels.decisions.items())},
         "iou": {
             "histogram": labels.ious.tolist(),

@@ -25,7 +25,15 @@ from pipelines.storage import Storage
 
 IOU_BINS = 100
 MAX_EXAMPLES = 10
-_COLUMNS = ["instance_uid", "image_uid", "category_id", "segmentation", "score", "decision"]
+_COLUMNS = [
+    "instance_uid",
+    "image_uid",
+    "category_id",
+    "segmentation",
+    "score",
+    "score_calibrated",
+    "decision",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +77,8 @@ class LabelTotals:
     renames: Counter[tuple[int, int]] = field(default_factory=Counter)
     decisions: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Matched labels whose decision is another one."""
+    recalibrated: int = 0
+    """Matched labels whose calibrated score is another one."""
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Images whose outcome (labelled, failed E_..., ...) is another one."""
     score_difference_sum: float = 0.0
@@ -127,7 +137,9 @@ class LabelTotals:
             difference = abs(a.score - b.score)
             self.score_difference_sum += difference
             self.score_difference_max = max(self.score_difference_max, difference)
-            is_same = is_same and pair.is_identical and a.decision == b.decision and difference == 0
+            self.recalibrated += a.calibrated != b.calibrated
+            is_same = is_same and pair.is_identical and difference == 0
+            is_same = is_same and (a.decision, a.calibrated) == (b.decision, b.calibrated)
         for fate, labels, count in (
             ("lost", match.lost, self.in_first),
             ("new", match.new, self.in_second),
@@ -240,6 +252,7 @@ def _label(row: Mapping[str, Any], places: Mapping[int, int], commit: Commit) ->
         mask=mask,
         score=float(row["score"]),
         decision=row["decision"],
+        calibrated=row["score_calibrated"],
     )
 
 

@@ -32,6 +32,8 @@ class Label:
     mask: Rle
     score: float
     decision: str | None
+    calibrated: float | None = None
+    """Calibrated score, where the run has one."""
 
 
 @dataclass(frozen=True, kw_only=True)

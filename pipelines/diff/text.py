@@ -114,6 +114,8 @@ def _matched(labels: LabelTotals) -> Iterator[str]:
     yield f"  IoU of matched labels: least {least:.2f}, 5 % are at or below {low:.2f}, median {median:.2f}"
     mean = labels.score_difference_sum / labels.matched
     yield f"  scores of matched labels differ by {mean:.3f} on average, {labels.score_difference_max:.3f} at most"
+    if labels.recalibrated:
+        yield f"  calibrated scores of {labels.recalibrated} matched labels changed"
     if labels.decisions:
         parts = [f"{a} -> {b}: {n}" for (a, b), n in labels.decisions.most_common(_MOST)]
         yield f"  decisions changed: {', '.join(parts)} ({labels.decisions_share:.1%} of the matched)"

@@ -161,6 +161,24 @@ def test_a_checkpoint_is_named(tmp_path: Path) -> None:
     assert "data        the same 1 shards" in text(result)
 
 
+def test_a_new_calibrator_alone_changes_labels(tmp_path: Path) -> None:
+    def run(name: str, chance: float) -> Path:
+        label = Made(1, fields={"score_calibrated": chance})
+        return write_run(
+            tmp_path / name, {"s.tar": pictures(3, label)}, recipe={"calibrator": {"sha256": name}}
+        )
+
+    first, second = run("a", 0.5), run("b", 0.75)
+    result = diff(first, second)
+    assert not result.labels.is_identical
+    assert (result.labels.recalibrated, result.labels.images_unchanged) == (3, 0)
+    assert not result.alarms
+    assert result.attribution.suspects == ("checkpoint",)
+    assert "calibrated scores of 3 matched labels changed" in text(result)
+    then, now = (canary_labels(open_storage(str(each))) for each in (first, second))
+    assert canary_differs(then, now).differs
+
+
 def test_labels_that_change_by_themselves_are_said_to(tmp_path: Path) -> None:
     first = write_run(tmp_path / "a", {"s.tar": pictures(3, CAT)})
     second = write_run(tmp_path / "b", {"s.tar": pictures(3, DOG)})
