@@ -9,6 +9,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,17 +26,43 @@ logger = logging.getLogger(__name__)
 
 RECIPES = Path(__file__).with_name("recipes")
 TOWERS = ("siglip2", "dinov2", "clip", "dino", "sam3", "llmdet")
-FGCLIP2 = (
-    "fgclip2_stage1",
-    "fgclip2_stage2",
-    "fgclip2_stage2_more",
-    "fgclip2_stage2_again",
-    "fgclip2_patches",
-    "fgclip2_stage2_last",
-)
-"""Trainings of FG-CLIP 2: each starts from what the one before it exported, the first from SigLIP 2."""
 _MAPPER_TOWERS = (("siglip", "siglip2"), ("dino", "dinov2"))
 """Fields of the mapper's recipe, and the training whose checkpoint each takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A recipe that is run, with what it is told beside it."""
+
+    recipe: str
+    """`train_RECIPE_miniature.yaml`."""
+    output: str
+    """Folder below that of all trainings."""
+    starts: Mapping[str, str] = field(default_factory=dict)
+    """Fields of the recipe, and outputs of the earlier trainings whose checkpoints they take."""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """Further fields that differ from the recipe."""
+
+    def command(self, folder: Path) -> list[str]:
+        """Words of `ovsops run`; all outputs lie in `folder`."""
+        settings = {"output": (folder / self.output).resolve(), **self.settings} | {
+            name: (folder / before / "checkpoint").resolve() for name, before in self.starts.items()
+        }
+        words = (word for name, value in settings.items() for word in ("--set", f"{name}={value}"))
+        return ["run", str(RECIPES / f"train_{self.recipe}_miniature.yaml"), *words]
+
+
+FGCLIP2: tuple[tuple[str, str, Mapping[str, object]], ...] = (
+    ("fgclip2_stage1", "fgclip2_stage1", {}),
+    ("fgclip2_stage2", "fgclip2_stage2", {}),
+    ("fgclip2_stage2_more", "fgclip2_stage2_more", {}),
+    ("fgclip2_stage2_again", "fgclip2_stage2_again", {}),
+    ("fgclip2_patches", "fgclip2_patches", {}),
+    ("fgclip2_stage2_last", "fgclip2_stage2_last", {}),
+    ("fgclip2_patches", "fgclip2_patches_again", {"program.seed": 5, "loop.num_steps": 1700}),
+    ("fgclip2_stage2_last", "fgclip2_end", {"program.seed": 6, "loop.num_steps": 900}),
+)
+"""Recipe, output and settings of FG-CLIP 2's trainings: each starts from the one before, the first from SigLIP 2."""
 VALIDATION_SCENES = 150
 FITTED_SCENES = 400
 """Scenes whose boxes give the chances of box scores."""
@@ -54,11 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     trained = {name: options.train_out / name for name in (*TOWERS, "mapper")}
-    for name, starts in trainings():
-        place = options.train_out / name.removesuffix("_regions")
-        if code := run_command(training_command(name, place, starts, options.train_out)):
+    for training in trainings():
+        if code := run_command(training.command(options.train_out)):
             return code
-    trained["fgclip2"] = options.train_out / FGCLIP2[-1]
+    trained["fgclip2"] = options.train_out / FGCLIP2[-1][1]
     for name, place in trained.items():
         copy_checkpoint(place / "checkpoint", options.out / name)
     torch.set_num_threads(1)
@@ -76,23 +102,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return fit_boxes(options.out)
 
 
-def trainings() -> list[tuple[str, dict[str, str]]]:
-    """Names of recipes in an order in which each finds what it starts from: field of the recipe, earlier training."""
-    starts = zip(FGCLIP2, ("siglip2", *FGCLIP2), strict=False)
+def trainings() -> list[Training]:
+    """In an order in which each finds what it starts from."""
+    befores = ("siglip2", *(output for _, output, _ in FGCLIP2))
     return [
-        *((name, {}) for name in TOWERS),
-        ("mapper_regions", {f"program.{part}.source": name for part, name in _MAPPER_TOWERS}),
-        *((name, {"program.start.source": before}) for name, before in starts),
+        *(Training(recipe=name, output=name) for name in TOWERS),
+        Training(
+            recipe="mapper_regions",
+            output="mapper",
+            starts={f"program.{part}.source": name for part, name in _MAPPER_TOWERS},
+        ),
+        *(
+            Training(recipe=recipe, output=output, starts={"program.start.source": before}, settings=settings)
+            for (recipe, output, settings), before in zip(FGCLIP2, befores, strict=False)
+        ),
     ]
-
-
-def training_command(name: str, place: Path, starts: Mapping[str, str], train_out: Path) -> list[str]:
-    """Words of `ovsops run` for a training that writes to `place`."""
-    settings = {"output": place} | {
-        field: train_out / before / "checkpoint" for field, before in starts.items()
-    }
-    words = (word for field, path in settings.items() for word in ("--set", f"{field}={path.resolve()}"))
-    return ["run", str(RECIPES / f"train_{name}_miniature.yaml"), *words]
 
 
 def fit_boxes(out: Path) -> int:
