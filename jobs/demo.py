@@ -18,12 +18,15 @@ from jobs.label import EngineName, run_recipe
 from jobs.own_folder import claim_folder
 from jobs.progress import duration, exit_code_of_summary, make_observer, summary_table
 from jobs.recipe import LoadedEvaluate, LoadedRecipe, load_recipe, to_yaml
+from jobs.report import PAGE as RUN_PAGE
+from jobs.report import write_report
 from ovsops.backbones.shipped import PARTS, miniature_calibration, miniature_checkpoints
 from ovsops.errors import ConfigError
 from ovsops.miniature.scene import SceneConfig
 from ovsops.miniature.splits import seeds_of
 from ovsops.segmenters.config import SegmenterConfig
 from pipelines.evaluate import PAGE
+from pipelines.storage import StorageOptions
 from pipelines.world_shards import write_world_shards
 
 NOTICE = (
@@ -80,18 +83,20 @@ def run_demo(config: DemoConfig, *, started: float) -> int:
     """
     checkpoints = miniature_checkpoints(config.checkpoints)
     claim_folder(config.out, _OWN, marker=_MARKER, command="ovsops demo")
-    _say(f"1/3  drawing {config.num_scenes} held-out scenes into {config.out / 'shards'}")
+    _say(f"1/4  drawing {config.num_scenes} held-out scenes into {config.out / 'shards'}")
     write_world_shards(
         config.out / "shards", config.scene_seeds, scenes_per_shard=SCENES_PER_SHARD, config=SceneConfig()
     )
-    _say(f"2/3  labelling them: ovsops run {config.out / 'label.yaml'}")
+    _say(f"2/4  labelling them: ovsops run {config.out / 'label.yaml'}")
     console = Console(stderr=True)
     with make_observer(console) as observer:
         labelled = run_recipe(label_recipe(config.out, checkpoints), engine=config.engine, observer=observer)
     console.print(summary_table(labelled))
-    _say(f"3/3  scoring them against their truth: ovsops run {config.out / 'evaluate.yaml'}")
+    _say(f"3/4  scoring them against their truth: ovsops run {config.out / 'evaluate.yaml'}")
     scored = run_evaluation(evaluate_recipe(config), command=config.command)
     console.print(evaluate_table(scored))
+    _say(f"4/4  a page about the run: ovsops report {config.out / 'run'}")
+    _say(write_report(str(config.out / "run"), StorageOptions(), out=None, beside=[config.out / "report"]))
     _say(_closing(scored, config, time.monotonic() - started))
     return max(exit_code_of_summary(labelled), exit_code_of_summary(scored))
 
@@ -150,5 +155,6 @@ def _closing(scored: Mapping[str, Any], config: DemoConfig, seconds: float) -> s
         f"\nmIoU {mean_iou['value']:.3f} (95 % interval {mean_iou['low']:.3f} to {mean_iou['high']:.3f}) over"
         f" {scored['images']['counted']} held-out scenes, in {duration(seconds)} with everything from"
         " loading to the report\n"
-        f"Report: {(config.out / 'report' / PAGE).resolve()}\n\n{NOTICE}"
+        f"Scores: {(config.out / 'report' / PAGE).resolve()}\n"
+        f"The run: {(config.out / 'run' / RUN_PAGE).resolve()}\n\n{NOTICE}"
     )

@@ -233,4 +233,5 @@ def next_steps(summary: Mapping[str, Any], output: str) -> list[str]:
         )
     else:
         steps.append(f"next: ovsops export {output} --to coco --out DIR; ovsops overlay {output} --out DIR")
+    steps.append(f"one page about all of it: ovsops report {output}")
     return steps

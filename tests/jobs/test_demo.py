@@ -22,7 +22,8 @@ def test_one_command_draws_labels_scores_and_reports(
     words = ("demo", "--out", out, "--scenes", "2", "--checkpoints", checkpoints, "--engine", "inline")
     code, said, err = ovsops(*words)
     assert code == 0, err
-    assert f"Report: {out / 'report' / 'index.html'}" in said
+    assert f"Scores: {out / 'report' / 'index.html'}" in said
+    assert "<html" in (out / "run" / "report.html").read_text("utf-8")[:200]
     assert "over 2 held-out scenes" in said
     assert said.count("nothing of photographs") == 1
     assert said.startswith(f"ovsops demo into {out}: loading")

@@ -131,7 +131,7 @@ def test_the_end_names_codes_output_and_what_to_do() -> None:
     assert "ovsops retry" not in steps  # a truncated image stays truncated
     codes = {"E_MODEL": 1, "E_TIMEOUT": 2, "E_TRUNCATED": 1}
     steps = "\n".join(next_steps(summary(failures_by_code=codes), "runs/a"))
-    assert steps.endswith("ovsops retry runs/a --code E_MODEL --code E_TIMEOUT")
+    assert "ovsops retry runs/a --code E_MODEL --code E_TIMEOUT\n" in steps
     assert "ovsops export runs/a" in "\n".join(
         next_steps(summary(images=summary()["images"] | {"failed": 0}), "runs/a")
     )
