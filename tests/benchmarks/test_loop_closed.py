@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import loop_closed
-from benchmarks.loop_closed import ARMS, BARS, Arm, Labelled, arm_negatives, label_rows, missed, wrong_phrases
+from benchmarks import loop_closed, loop_closed_sets
+from benchmarks.loop_closed import BARS, missed, wrong_phrases
+from benchmarks.loop_closed_sets import ARMS, Arm, Labelled, arm_negatives, covered, label_rows
 from benchmarks.world_negatives import true_phrases
 from ovsops.images.decode import DecodeConfig
 from ovsops.miniature.captions import region_phrase
@@ -20,12 +21,12 @@ from pipelines.training_sets.contract import negatives_faults
 
 @pytest.fixture(scope="module")
 def corpus() -> list[Labelled]:
-    return list(loop_closed.labelled_scenes(12))
+    return list(loop_closed_sets.labelled_scenes(12))
 
 
 @pytest.fixture(scope="module")
 def sampler(corpus: list[Labelled]) -> NegativeSampler:
-    return loop_closed.fitted(corpus)
+    return loop_closed_sets.fitted(corpus)
 
 
 def test_the_corpus_is_skewed_and_the_same_every_time(corpus: list[Labelled]) -> None:
@@ -33,7 +34,7 @@ def test_the_corpus_is_skewed_and_the_same_every_time(corpus: list[Labelled]) ->
     colours = [thing.colour for thing in things]
     assert colours.count("black") + colours.count("white") > colours.count("purple") + colours.count("pink")
     assert all(len(labelled.kept) >= 2 for labelled in corpus)
-    again = next(iter(loop_closed.labelled_scenes(1)))
+    again = next(iter(loop_closed_sets.labelled_scenes(1)))
     assert (again.scene.seed, again.kept) == (corpus[0].scene.seed, corpus[0].kept)
 
 
@@ -69,7 +70,7 @@ def test_frequent_values_come_more_often_where_they_are_drawn_so(
 def test_a_set_is_what_the_train_job_reads(
     tmp_path: Path, corpus: list[Labelled], sampler: NegativeSampler
 ) -> None:
-    told = {arm: loop_closed.write_set(tmp_path / arm, arm, corpus, sampler) for arm in ("none", "ours")}
+    told = {arm: loop_closed_sets.write_set(tmp_path / arm, arm, corpus, sampler) for arm in ("none", "ours")}
     assert told["ours"]["true"] == 0
     assert told["ours"]["negatives"] == 10 * told["ours"]["with negatives"]
     for arm, with_negatives in (("none", 0), ("ours", told["ours"]["with negatives"])):
@@ -125,3 +126,10 @@ def test_intervals_count_regions_by_scene() -> None:
 
 def test_arms_are_those_of_the_bars() -> None:
     assert set(BARS) == set(ARMS) - {"ours"}
+
+
+def test_a_box_is_of_the_thing_that_it_covers_best(corpus: list[Labelled]) -> None:
+    scene = corpus[0].scene
+    for thing in scene.things:
+        assert covered(scene, thing.box_xywh) is thing
+    assert covered(scene, (0.0, 0.0, 1.0, 1.0)) is None
