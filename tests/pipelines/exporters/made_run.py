@@ -15,6 +15,7 @@ from PIL import Image
 
 from ovsops.masks.rle import mask_to_rle, rle_area, rle_box_xywh, rle_from_coco, rle_to_mask
 from ovsops.text.vocabulary import ClassSpec, Vocabulary
+from pipelines.exporters.format import IMAGE_COLUMNS, REGION_COLUMNS
 from pipelines.ledger import Commit, Ledger
 from pipelines.parts import seal_records
 from pipelines.rows import Closing
@@ -144,9 +145,9 @@ class MadeRun:
         return {uid: rle_to_mask(rle_from_coco(r["segmentation"])) for uid, r in self.regions.items()}
 
     def _rows(self, kind: str) -> list[dict[str, Any]]:
-        tables = [
-            pq.read_table(pa.BufferReader(self.storage.read(info.path))) for info in self.storage.list(kind)
-        ]
+        columns = IMAGE_COLUMNS if kind == "images" else REGION_COLUMNS
+        data = [self.storage.read(info.path) for info in self.storage.list(kind)]
+        tables = [pq.read_table(pa.BufferReader(one), columns=columns) for one in data]
         return [row for table in tables for row in table.to_pylist()]
 
 
