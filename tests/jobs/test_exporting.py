@@ -15,7 +15,8 @@ INLINE = ("--engine", "inline")
 @pytest.fixture
 def labelled(write_recipe: Write, ovsops: Call, tmp_path: Path) -> Path:
     """An output of six images in two shards."""
-    ovsops("run", write_recipe(broken_every=6), *INLINE)
+    code, _, err = ovsops("run", write_recipe(broken_every=6), *INLINE)
+    assert code == 0, err
     return tmp_path / "out"
 
 
