@@ -9,7 +9,7 @@ import typer
 from jobs.diff import load_settings, say
 
 if TYPE_CHECKING:
-    from pipelines.audit.config import AuditConfig
+    from pipelines.audit.config import AuditConfig, SampleConfig
     from pipelines.audit.form import Answer
     from pipelines.audit.record import SampleRecord
     from pipelines.audit.sample import Sample
@@ -93,12 +93,31 @@ def audit(
 def _draw(
     storage: "Storage", out: Path, settings: "AuditConfig", options: "StorageOptions", *, has_pictures: bool
 ) -> int:
+    from pipelines.audit.pictures import PAGE
+    from pipelines.audit.text import drawn_lines
+
+    record, num_pictures = draw(storage, out, settings.sample, options, has_pictures=has_pictures)
+    say(drawn_lines(record, str(out), num_pictures=num_pictures, page=str(out / PAGE)))
+    return 0
+
+
+def draw(
+    storage: "Storage",
+    out: Path,
+    settings: "SampleConfig",
+    options: "StorageOptions",
+    *,
+    has_pictures: bool,
+) -> "tuple[SampleRecord, int]":
+    """Draw a sample of a run into a new folder: its record, and how many pictures there are.
+
+    Raises `OutputError` for a folder that holds something.
+    """
     from ovsops.errors import OutputError
     from pipelines.audit.form import form_rows, to_csv, to_json_lines
     from pipelines.audit.pictures import PAGE, page
     from pipelines.audit.record import RECORD, record_of, tables_sha256
     from pipelines.audit.sample import draw_sample
-    from pipelines.audit.text import drawn_lines
     from pipelines.export import vocabulary_of
     from pipelines.ledger import Ledger
     from pipelines.manifest import read_manifest
@@ -110,10 +129,10 @@ def _draw(
         )
     names = {spec.id: spec.name for spec in vocabulary_of(storage).classes}
     commits = Ledger(storage).read_all()
-    drawn = draw_sample(storage, commits, names, settings.sample)
+    drawn = draw_sample(storage, commits, names, settings)
     record = record_of(
         drawn,
-        settings.sample,
+        settings,
         run=storage.url,
         recipe_hash=str(read_manifest(storage).get("recipe_hash", "")),
         tables_sha256=tables_sha256(commits),
@@ -127,8 +146,7 @@ def _draw(
             out / PAGE, page(rows, f"{len(rows)} labels to judge").encode("utf-8", "backslashreplace")
         )
     write_whole(out / RECORD, record.to_bytes())  # last: a folder with it is whole
-    say(drawn_lines(record, str(out), num_pictures=len(paths), page=str(out / PAGE)))
-    return 0
+    return record, len(paths)
 
 
 def _pictures(url: str, drawn: "Sample", out: Path, options: "StorageOptions") -> dict[str, str]:

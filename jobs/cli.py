@@ -12,10 +12,11 @@ import typer
 from jobs.audit import audit
 from jobs.diff import diff
 from jobs.exits import ExitCode, exit_code_of, is_expected, stop_on_sigterm
+from jobs.nightly import nightly
 from jobs.review import review
 
 if TYPE_CHECKING:
-    from jobs.recipe import Loaded, LoadedEvaluate, LoadedRecipe, LoadedTrain, LoadedUnits
+    from jobs.recipe import Loaded, LoadedEvaluate, LoadedNightly, LoadedRecipe, LoadedTrain, LoadedUnits
     from pipelines.storage import StorageOptions
 
 logger = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ def run(
     engine: Engine = None,
 ) -> int:
     """Run a recipe's job. The same recipe again goes on where it stopped."""
-    from jobs.recipe import LoadedEvaluate, LoadedTrain, LoadedUnits, to_yaml
+    from jobs.recipe import LoadedEvaluate, LoadedNightly, LoadedTrain, LoadedUnits, to_yaml
 
     loaded = _load(recipe, overrides)
     if print_config:
@@ -112,6 +113,8 @@ def run(
         return _evaluate(loaded)
     if isinstance(loaded, LoadedUnits):
         return _units(loaded, engine=engine or "ray")
+    if isinstance(loaded, LoadedNightly):
+        return _nightly(loaded, engine=engine or "ray")
     return _run(loaded, engine=engine or "ray")
 
 
@@ -217,6 +220,13 @@ def plan(recipe: RecipePath, overrides: Overrides = []) -> int:  # noqa: B006
     return found.exit_code
 
 
+def _nightly(loaded: "LoadedNightly", *, engine: EngineChoice) -> int:
+    from jobs.nightly import command
+    from jobs.nightly_run import NightOptions
+
+    return command(lambda: loaded, NightOptions(engine=engine))
+
+
 @app.command()
 def status(
     output: OutputUrl,
@@ -303,6 +313,7 @@ def export(
 app.command()(diff)
 app.command()(audit)
 app.command()(review)
+app.command()(nightly)
 
 
 @app.command()

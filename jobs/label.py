@@ -24,6 +24,7 @@ from jobs.exits import PreflightError, stop_on_sigterm
 from jobs.named_settings import merge
 from jobs.recipe import (
     CalibratorFile,
+    InputConfig,
     LabelRecipe,
     LoadedRecipe,
     ModelConfig,
@@ -144,7 +145,7 @@ def resolve(loaded: LoadedRecipe) -> ResolvedLabel:
     if recipe.captioner is not None:
         is_checked = recipe.expert is not None and recipe.captioner.grounding is not None
         captioner_classes(vocabulary, recipe.languages, is_checked=is_checked)  # likewise
-    shards = tuple(expand_inputs(resolved.input.shards, resolved.storage))
+    shards = input_shards(resolved.input, resolved.storage)
     return ResolvedLabel(
         recipe=resolved,
         vocabulary=vocabulary,
@@ -152,6 +153,18 @@ def resolve(loaded: LoadedRecipe) -> ResolvedLabel:
         checkpoints=annotator_checkpoints(annotators) | asked_checkpoints(resolved.ask),
         shards=shards,
     )
+
+
+def input_shards(source: InputConfig, options: StorageOptions) -> tuple[Shard, ...]:
+    """The shards that an input names. Those of `only` that are gone are left out, with a line in the log."""
+    shards = expand_inputs(source.shards, options)
+    if not source.only:
+        return tuple(shards)
+    wanted = set(source.only)
+    chosen = tuple(shard for shard in shards if shard.name in wanted)
+    if gone := sorted(wanted - {shard.name for shard in chosen}):
+        logger.warning("%d shards of input.only are no longer there: %s", len(gone), ", ".join(gone[:5]))
+    return chosen
 
 
 def with_calibrator(

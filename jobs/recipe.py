@@ -47,9 +47,12 @@ if TYPE_CHECKING:
     from jobs.dataset_recipe import DatasetRecipe
     from jobs.evaluate_recipe import EvaluateRecipe
     from jobs.negatives_recipe import NegativesRecipe
+    from jobs.nightly_recipe import NightlyRecipe
     from jobs.train_recipe import TrainRecipe
 
-    AnyRecipe: TypeAlias = "LabelRecipe | TrainRecipe | EvaluateRecipe | NegativesRecipe | DatasetRecipe"
+    AnyRecipe: TypeAlias = (
+        "LabelRecipe | TrainRecipe | EvaluateRecipe | NegativesRecipe | DatasetRecipe | NightlyRecipe"
+    )
 
 MAX_RECIPE_BYTES = 1_000_000
 """A longer recipe is a mistake: a vocabulary of thousands of classes belongs into its own file."""
@@ -63,6 +66,8 @@ class InputConfig:
 
     shards: tuple[str, ...]
     """Archives, folders, globs, brace ranges `{000..123}`; local or s3://. Relative to the working directory."""
+    only: tuple[str, ...] = ()
+    """Names of those of these shards that are read (a nightly job names the new ones); empty: all of them."""
     reader: ReaderConfig = field(default_factory=ReaderConfig)
     """Caps of the reader and the names of sidecar fields."""
 
@@ -219,7 +224,7 @@ class LabelRecipe:
         return Path(place).expanduser()
 
 
-JOBS = ("label", "negatives", "dataset", "train", "evaluate")
+JOBS = ("label", "negatives", "dataset", "train", "evaluate", "nightly")
 """Values of `job`."""
 
 
@@ -239,6 +244,10 @@ def recipe_class(job: str) -> "type[AnyRecipe]":
         from jobs.evaluate_recipe import EvaluateRecipe  # loads the metrics
 
         return EvaluateRecipe
+    if job == "nightly":
+        from jobs.nightly_recipe import NightlyRecipe  # loads what nights are compared with
+
+        return NightlyRecipe
     from jobs.train_recipe import TrainRecipe  # loads the programs, which label recipes do not need
 
     return TrainRecipe
@@ -281,11 +290,53 @@ class LoadedUnits:
     where: str
 
 
-Loaded = LoadedRecipe | LoadedTrain | LoadedEvaluate | LoadedUnits
+@dataclass(frozen=True, kw_only=True)
+class LoadedNightly:
+    """A recipe of the nightly job and where it came from."""
+
+    recipe: "NightlyRecipe"
+    folder: Path
+    """Relative recipes of steps are looked up here."""
+    where: str
+
+
+Loaded = LoadedRecipe | LoadedTrain | LoadedEvaluate | LoadedUnits | LoadedNightly
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Loaded:
     """Read a recipe file and apply `a.b=c` overrides. Raises ConfigError."""
+    where = f"recipe {path}"
+    plain = named_as_mappings(read_recipe_file(path))
+    folder = path.resolve().parent
+    if isinstance(plain.get("workers"), int):  # so that --set workers.num_threads=1 finds a mapping
+        plain["workers"] = {"num_workers": plain["workers"]}
+    if plain.get("job") == "nightly":
+        plain = steps_as_mappings(plain)
+    full = with_named_settings(apply_overrides(plain, overrides), folder, where=where)
+    recipe = recipe_from_plain(full, where=where)
+    if isinstance(recipe, LabelRecipe):
+        return LoadedRecipe(recipe=recipe, folder=folder, where=where)
+    if recipe.job == "negatives" or recipe.job == "dataset":
+        return LoadedUnits(recipe=recipe, folder=folder, where=where)
+    if recipe.job == "evaluate":
+        return LoadedEvaluate(recipe=recipe, folder=folder, where=where)
+    if recipe.job == "nightly":
+        return LoadedNightly(recipe=recipe, folder=folder, where=where)
+    return LoadedTrain(recipe=recipe, folder=folder, where=where)
+
+
+NIGHTLY_STEPS = ("label", "negatives", "dataset", "evaluate")
+"""Fields of a nightly recipe that hold a recipe."""
+
+
+def steps_as_mappings(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """`label: FILE` of a nightly recipe written out as `label: {use: FILE}`, so that `--set` finds a mapping."""
+    files = {step: {"use": plain[step]} for step in NIGHTLY_STEPS if isinstance(plain.get(step), str)}
+    return {**plain, **files}
+
+
+def read_recipe_file(path: Path) -> dict[str, Any]:
+    """The fields of a recipe file, as they stand there. Raises ConfigError."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_RECIPE_BYTES + 1)
@@ -302,19 +353,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Loaded:
     plain = parse_yaml(text, where=where)
     if not isinstance(plain, dict):
         raise ConfigError(f"{where}: expected fields such as `job: label`, found {type(plain).__name__}")
-    folder = path.resolve().parent
-    plain = named_as_mappings(plain)
-    if isinstance(plain.get("workers"), int):  # so that --set workers.num_threads=1 finds a mapping
-        plain["workers"] = {"num_workers": plain["workers"]}
-    full = with_named_settings(apply_overrides(plain, overrides), folder, where=where)
-    recipe = recipe_from_plain(full, where=where)
-    if isinstance(recipe, LabelRecipe):
-        return LoadedRecipe(recipe=recipe, folder=folder, where=where)
-    if recipe.job == "negatives" or recipe.job == "dataset":
-        return LoadedUnits(recipe=recipe, folder=folder, where=where)
-    if recipe.job == "evaluate":
-        return LoadedEvaluate(recipe=recipe, folder=folder, where=where)
-    return LoadedTrain(recipe=recipe, folder=folder, where=where)
+    return plain
 
 
 def recipe_from_plain(plain: Mapping[str, Any], *, where: str) -> "AnyRecipe":
@@ -358,6 +397,9 @@ def _with_shorthands(plain: Mapping[str, Any]) -> dict[str, Any]:
         full["work_on"] = asdict(work_placement()) | dict(full["work_on"])
     if isinstance(full.get("shards"), str):
         full["shards"] = [full["shards"]]
+    canary = full.get("canary")
+    if isinstance(canary, Mapping) and isinstance(canary.get("shards"), str):
+        full["canary"] = {**canary, "shards": [canary["shards"]]}
     return full
 
 
@@ -414,7 +456,13 @@ def to_yaml(recipe: "AnyRecipe") -> str:
 def recipe_schema(job: str = "label") -> dict[str, Any]:
     """JSON schema for editors."""
     schema = json_schema(recipe_class(job))
-    if job in ("negatives", "dataset"):
+    if job == "nightly":
+        for step in NIGHTLY_STEPS:
+            schema["properties"][step] |= {
+                "anyOf": [{"type": "string"}, {"type": "object"}, {"type": "null"}]
+            }
+        _allow(schema["$defs"]["CanaryConfig"]["properties"], "shards", {"type": "string"})
+    if job in ("negatives", "dataset", "nightly"):
         return schema
     if job == "evaluate":
         _allow(schema["properties"], "labels", {"type": "string"})
@@ -443,6 +491,7 @@ def _allow(properties: dict[str, Any], name: str, shorthand: Mapping[str, Any]) 
 _SETTINGS = (
     "job",
     "input.shards",
+    "input.only",
     "output",
     "segmenter.*.source",
     "segmenter.*.revision",

@@ -127,9 +127,14 @@ def read_status(output: str, options: StorageOptions) -> Status:
 def _pending(
     storage: Storage, manifest: Mapping[str, Any], options: StorageOptions
 ) -> tuple[tuple[str, ...] | None, str]:
-    patterns = manifest.get("settings", {}).get("input", {}).get("shards", [])
+    source = manifest.get("settings", {}).get("input", {})
+    only = set(source.get("only", ()))
     try:
-        shards = expand_inputs(patterns, options)
+        shards = [
+            shard
+            for shard in expand_inputs(source.get("shards", []), options)
+            if not only or shard.name in only
+        ]
         return tuple(s.name for s in Ledger(storage).pending(shards, options).shards), ""
     except (ConfigError, StorageError) as error:
         return None, str(error)

@@ -18,7 +18,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,6 +142,33 @@ def plan_prune(storage: Storage, policy: PrunePolicy, *, now: float) -> PrunePla
         delete += own
         kept_files |= others
         runs.append(run.name)
+    return PrunePlan(delete=tuple(delete), runs=tuple(runs), kept_runs=kept_runs, kept_files=kept_files)
+
+
+def plan_of_runs(
+    storage: Storage, names: Sequence[str], *, now: float, keep_marker: str = PrunePolicy.keep_marker
+) -> PrunePlan:
+    """As `plan_prune`, for folders of `storage` that the caller has chosen: no age and no number of runs protects them,
+    all else does. A name that is no run is left out.
+    """
+    policy = PrunePolicy(keep_last=1, min_age_days=0.0, keep_marker=keep_marker)
+    delete: list[PlannedFile] = []
+    runs: list[str] = []
+    kept_runs: dict[str, str] = {}
+    kept_files: dict[str, str] = {}
+    for name in names:
+        files = {info.path.removeprefix(f"{name}/"): info for info in storage.list(name)}
+        if MANIFEST not in files:
+            continue
+        run = _finished(storage, name, files, policy)
+        reason = run if isinstance(run, str) else _stays(run, policy.keep_last, policy, now)
+        if isinstance(run, str) or reason:
+            kept_runs[name] = reason
+            continue
+        own, others = _own_files(storage, run)
+        delete += own
+        kept_files |= others
+        runs.append(name)
     return PrunePlan(delete=tuple(delete), runs=tuple(runs), kept_runs=kept_runs, kept_files=kept_files)
 
 
