@@ -40,8 +40,8 @@ def alarms_of(watch: WatchConfig, drift: Mapping[str, Any], canary: Mapping[str,
     if canary is not None and canary.get("differs") and watch.canary == "alarm":
         found.append(canary["says"] + (f": {canary['why']}" if canary["why"] else ""))
     if drift.get("alarm") and watch.drift == "alarm":
-        named = ", ".join(drift["named"][:MOST_NAMES])
-        found += [f"{alarm}{f'; changed: {named}' if named else ''}" for alarm in drift["alarms"]]
+        named = f"; changed: {', '.join(drift['named'][:MOST_NAMES])}" if drift["named"] else ""
+        found.append(f"drift since night {drift['compared_with']}: {'; '.join(drift['alarms'])}{named}")
     return found
 
 

@@ -35,6 +35,7 @@ from pipelines.nightly_checks import (
     compare_canaries,
     compare_populations_of,
     has_labels,
+    told_by_canary,
 )
 from pipelines.nightly_prune import KeepConfig, NightsPlan, delete_planned, plan_nights
 from pipelines.shards import expand_inputs
@@ -197,6 +198,7 @@ class NightRun:
         canary_then = next((r for r in reversed(tonight.records) if r.canary), None)
         canary, canary_changed = self._canary(tonight, results.get("canary"), canary_then)
         changed = drift.pop("changed", None) or canary_changed or {}
+        drift = told_by_canary(drift, canary)
         record = NightRecord(
             night=plan.night,
             number=len(tonight.records),

@@ -84,6 +84,35 @@ def compare_populations_of(
     }
 
 
+def told_by_canary(drift: Mapping[str, Any], canary: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Drift with what the canary adds: nights share no images, but the canary's are the same ones every night.
+
+    Labels of the canary that stayed rule out everything but the data; those that differ say that the labelling changed.
+    """
+    if canary is None or not drift.get("alarm") or canary["compared_with"] != drift["compared_with"]:
+        return dict(drift)
+    if canary["changed"]:
+        suspects = [cause for cause in drift["suspects"] if cause != "data"]
+        why = (
+            "labels of the canary's same images differ, too: the labelling itself changed, not the data alone"
+        )
+        return {
+            **drift,
+            "suspects": [*suspects, *(cause for cause in drift["suspects"] if cause == "data")],
+            "why": [why],
+        }
+    if canary["differs"]:
+        return dict(drift)
+    return {
+        **drift,
+        "suspects": [cause for cause in drift["suspects"] if cause == "data"],
+        "named": [name for name in drift["named"] if name.startswith("data")],
+        "why": [
+            "the canary's labels are what they were: what drifted came with the shards, not with the labelling"
+        ],
+    }
+
+
 def compare_canaries(
     then: CanaryLabels, now: CanaryLabels, changed: Mapping[str, Any] | None
 ) -> dict[str, Any]:

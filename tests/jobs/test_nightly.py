@@ -133,7 +133,8 @@ def test_three_nights_in_a_row(nights: Nights) -> None:
     assert second["canary"]["differs"]
     assert "checkpoint mapper" in second["canary"]["why"]
     assert second["drift"]["alarm"]
-    assert "checkpoint" in second["drift"]["suspects"]
+    assert second["drift"]["suspects"][0] == "checkpoint"
+    assert "labelling itself changed" in second["drift"]["why"][0]
     assert "checkpoint mapper" in second["drift"]["named"]
     assert any("checkpoint mapper" in alarm for alarm in second["alarms"])
 

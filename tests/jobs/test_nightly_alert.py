@@ -37,6 +37,7 @@ DRIFT: dict[str, Any] = {
     "alarm": True,
     "alarms": ["class_mix drifted: PSI 0.9"],
     "named": ["checkpoint mapper"],
+    "compared_with": "one",
 }
 
 
@@ -73,7 +74,11 @@ def test_a_quiet_night() -> None:
 @pytest.mark.parametrize(
     ("changes", "alarm", "command"),
     [
-        ({"drift": DRIFT}, "class_mix drifted: PSI 0.9; changed: checkpoint mapper", "ovsops diff /out"),
+        (
+            {"drift": DRIFT},
+            "drift since night one: class_mix drifted: PSI 0.9; changed: checkpoint mapper",
+            "ovsops diff /out/nights/one/label /out/nights/two/label",
+        ),
         (
             {"canary": {**DIFFERS, "compared_with": "one"}},
             "the canary differs: checkpoint mapper: a -> b",

@@ -30,6 +30,7 @@ from pipelines.nightly_checks import (
     compare_populations_of,
     has_labels,
     sentences_of,
+    told_by_canary,
 )
 from pipelines.nightly_prune import KeepConfig, delete_planned, plan_nights
 from pipelines.prune import DAY_S
@@ -236,6 +237,29 @@ def test_canaries(tmp_path: Path) -> None:
     unexplained = compare_canaries(canary_labels(then), canary_labels(moved), changed_since(then, same))
     assert "not deterministic" in unexplained["why"]
     assert "is gone" in compare_canaries(canary_labels(then), canary_labels(moved), None)["why"]
+
+
+def test_the_canary_tells_data_from_labelling() -> None:
+    drift = {
+        "alarm": True,
+        "suspects": ["data", "checkpoint"],
+        "named": ["checkpoint mapper", "data: 2 shards"],
+        "why": ["cannot be told apart"],
+        "compared_with": "one",
+    }
+    same = {"differs": False, "changed": 0, "compared_with": "one"}
+    moved = {"differs": True, "changed": 3, "compared_with": "one"}
+    replaced = {"differs": True, "changed": 0, "compared_with": "one"}
+    by_data = told_by_canary(drift, same)
+    assert (by_data["suspects"], by_data["named"]) == (["data"], ["data: 2 shards"])
+    assert "came with the shards" in by_data["why"][0]
+    by_labelling = told_by_canary(drift, moved)
+    assert by_labelling["suspects"] == ["checkpoint", "data"]
+    assert "labelling itself changed" in by_labelling["why"][0]
+    for unable in (None, replaced, {**same, "compared_with": "an older night"}):
+        assert told_by_canary(drift, unable) == drift
+    quiet = {**drift, "alarm": False}
+    assert told_by_canary(quiet, same) == quiet
 
 
 def test_ids_never_move_from_night_to_night(tmp_path: Path) -> None:
