@@ -1,0 +1,1 @@
+"""Pages: their commands, their paths, and what is generated."""
