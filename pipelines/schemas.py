@@ -77,7 +77,9 @@ INSTANCES = pa.schema(
         pa.field("language", pa.string()),
         _required("bbox", pa.list_(pa.float32(), 4)),
         _required("segmentation", SEGMENTATION),
-        pa.field("bbox_detector", pa.list_(pa.float32())),  # fixed sizes with nulls: pyarrow 25 reads none of them
+        pa.field(
+            "bbox_detector", pa.list_(pa.float32())
+        ),  # fixed sizes with nulls: pyarrow 25 reads none of them
         _required("area", pa.int64()),
         _required("iscrowd", pa.int8()),
         pa.field("score_detector", pa.float32()),
