@@ -30,14 +30,13 @@ if ! "$python" -c 'import aiohttp_cors' 2>/dev/null; then
   exit 4
 fi
 
-recipe="$1"
-shift
-output="$("$python" -m jobs.cli run "$recipe" "$@" --print-config | sed -n 's/^output: *//p')"
-
 # Short: a socket's path has 107 characters at most.
 work="$(mktemp -d /tmp/ovs-XXXXXX)"
 (umask 077 && "$python" -c 'import secrets; print(secrets.token_hex(32))' > "$work/token")
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$work/token" RAY_USAGE_STATS_ENABLED=0
+# Ray's own patience with its parts is a minute or less: not enough where cores are busy.
+export RAY_DASHBOARD_STARTUP_TIMEOUT_S="$wait_s" RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT="$wait_s"
+export RAY_agent_register_timeout_ms=$(( wait_s * 1000 )) RAY_worker_register_timeout_seconds="$wait_s"
 unset RAY_ADDRESS RAY_AUTH_TOKEN
 
 nodes=()
@@ -88,75 +87,23 @@ start_node head --head --port "$gcs" --temp-dir "$work/ray" \
   --dashboard-agent-listen-port "${ports[5]}" --dashboard-agent-grpc-port "${ports[6]}" \
   --runtime-env-agent-port "${ports[7]}" --metrics-export-port "${ports[8]}"
 
-wait_for_nodes() {
-  "$python" - "$api" "$1" "$wait_s" "${nodes[@]}" <<'PY'
-import os
-import sys
-import time
-
-from ray.util.state import list_nodes
-from ray.util.state.exception import RayStateApiException
-
-api, wanted, seconds, *processes = sys.argv[1:]
-last = "no answer yet"
-end = time.monotonic() + float(seconds)
-while time.monotonic() < end:
-    for process in processes:
-        try:
-            os.kill(int(process), 0)
-        except ProcessLookupError:
-            sys.exit("a node ended while it started")
-    try:
-        alive = [node for node in list_nodes(address=api, timeout=10) if node.state == "ALIVE"]
-        if len(alive) >= int(wanted):
-            sys.exit(0)
-        last = f"{len(alive)} of {wanted} nodes are alive"
-    except (RayStateApiException, OSError) as error:
-        last = str(error).splitlines()[0][:200]
-    time.sleep(1)
-sys.exit(f"gave up after {seconds} s: {last}")
-PY
-}
-
-give_up() {
-  echo "error: the cluster did not come up; the last lines of its nodes:" >&2
-  tail -n 15 "$work"/*.log >&2
-  exit 4
-}
-
-wait_for_nodes 1 || give_up
+# The second node joins by the head's port, as soon as somebody listens there.
+end=$(( SECONDS + wait_s ))
+until (exec 3<>"/dev/tcp/127.0.0.1/$gcs") 2>/dev/null; do
+  if ! kill -0 "${nodes[0]}" 2>/dev/null || (( SECONDS > end )); then
+    echo "error: the head did not come up:" >&2
+    tail -n 30 "$work/head.log" >&2
+    exit 4
+  fi
+  sleep 0.5
+done
 start_node worker --address "127.0.0.1:$gcs" \
   --node-manager-port "${ports[9]}" --object-manager-port "${ports[10]}" \
   --dashboard-agent-listen-port "${ports[11]}" --dashboard-agent-grpc-port "${ports[12]}" \
   --runtime-env-agent-port "${ports[13]}" --metrics-export-port "${ports[14]}"
-wait_for_nodes 2 || give_up
-echo "two nodes are up; job API on $api" >&2
 
-job="ovsops-$$"
-# The job runs where this script was called, so that relative paths of the recipe mean the same.
-"$python" -m ray.scripts.scripts job submit --address "$api" --submission-id "$job" -- \
-  bash -c 'cd "$0" && exec "$@"' "$PWD" "$python" -m jobs.cli run "$recipe" "$@" --set ray.address=auto || true
-
-code="$("$python" - "$api" "$job" <<'PY'
-import sys
-from collections import Counter
-
-from ray.job_submission import JobSubmissionClient
-from ray.util.state import list_actors, list_nodes
-
-api, job = sys.argv[1:]
-short = {node.node_id: node.node_id[:8] for node in list_nodes(address=api)}
-actors = Counter(
-    (short.get(actor.node_id, "-"), actor.class_name) for actor in list_actors(address=api, limit=1000)
-)
-print("actors that ran, by node:", file=sys.stderr)
-for (node, name), count in sorted(actors.items()):
-    print(f"  {node}  {count} x {name}", file=sys.stderr)
-info = JobSubmissionClient(api).get_job_info(job)
-print(f"job {job}: {info.status.value}", file=sys.stderr)
-code = info.driver_exit_code
-print(1 if code is None else code)
-PY
-)"
-[[ -n "$output" ]] && "$python" -m jobs.cli status "$output" || true
+code=0
+"$python" "$(dirname "$0")/local_job.py" "$api" 2 "$wait_s" \
+  "$python" -m jobs.cli run "$@" --set ray.address=auto || code=$?
+[[ $code -ne 4 ]] || tail -n 30 "$work"/*.log >&2
 exit "$code"
