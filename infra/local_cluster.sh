@@ -37,6 +37,7 @@ export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$work/token" RAY_USAGE_STATS_ENA
 # Ray's own patience with its parts is a minute or less: not enough where cores are busy.
 export RAY_DASHBOARD_STARTUP_TIMEOUT_S="$wait_s" RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT="$wait_s"
 export RAY_agent_register_timeout_ms=$(( wait_s * 1000 )) RAY_worker_register_timeout_seconds="$wait_s"
+export RAY_raylet_start_wait_time_s="$wait_s" RAY_NUM_REDIS_GET_RETRIES="$wait_s"
 unset RAY_ADDRESS RAY_AUTH_TOKEN
 
 nodes=()
@@ -103,7 +104,7 @@ start_node worker --address "127.0.0.1:$gcs" \
   --runtime-env-agent-port "${ports[13]}" --metrics-export-port "${ports[14]}"
 
 code=0
-"$python" "$(dirname "$0")/local_job.py" "$api" 2 "$wait_s" \
+"$python" "$(dirname "$0")/local_job.py" "$api" "${nodes[*]}" "$wait_s" \
   "$python" -m jobs.cli run "$@" --set ray.address=auto || code=$?
 [[ $code -ne 4 ]] || tail -n 30 "$work"/*.log >&2
 exit "$code"

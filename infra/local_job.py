@@ -1,6 +1,6 @@
 """Waits for the nodes of `local_cluster.sh`, gives Ray's job API a command, shows its output, says which nodes worked.
 
-    python infra/local_job.py API NODES WAIT_S COMMAND...
+    python infra/local_job.py API "PID PID" WAIT_S COMMAND...      a process of `ray start --block` for each node
 
 Ends with the exit code of the command; 4 where the nodes do not come.
 """
@@ -16,21 +16,25 @@ from ray.exceptions import RayError
 from ray.job_submission import JobSubmissionClient
 from ray.util.state import list_actors, list_nodes
 from ray.util.state.exception import RayStateApiException
+from requests import RequestException
 
 NODES_MISSING = 4
 
 
-def wait_for_nodes(api: str, num_nodes: int, seconds: float) -> list[str]:
-    """Ids of the nodes, once so many are alive. TimeoutError, with what was seen last, when they do not come."""
+def wait_for_nodes(api: str, processes: list[int], seconds: float) -> list[str]:
+    """Ids of the nodes, once all are alive. TimeoutError or ProcessLookupError when they do not come."""
+    num_nodes = len(processes)
     end = time.monotonic() + seconds
     seen = "no answer"
     while time.monotonic() < end:
+        for process in processes:
+            os.kill(process, 0)  # raises where it has ended
         try:
             alive = [node.node_id for node in list_nodes(address=api) if node.state == "ALIVE"]
             if len(alive) >= num_nodes:
                 return alive
             seen = f"{len(alive)} of {num_nodes} nodes are alive"
-        except (RayStateApiException, RayError, OSError, RuntimeError) as error:
+        except (RayStateApiException, RayError, ConnectionError, RequestException, RuntimeError) as error:
             seen = " ".join(str(error).split())[:200]
         time.sleep(1)
     raise TimeoutError(f"after {seconds:g} s: {seen}")
@@ -50,12 +54,12 @@ def actors_by_node(api: str) -> Counter[tuple[str, str]]:
     )
 
 
-def main(api: str, num_nodes: int, seconds: float, command: list[str]) -> int:
+def main(api: str, processes: list[int], seconds: float, command: list[str]) -> int:
     """Exit code of the command."""
     try:
-        nodes = wait_for_nodes(api, num_nodes, seconds)
-    except TimeoutError as error:
-        sys.stderr.write(f"error: the nodes did not come up {error}\n")
+        nodes = wait_for_nodes(api, processes, seconds)
+    except (TimeoutError, ProcessLookupError) as error:
+        sys.stderr.write(f"error: the nodes did not come up: {error}\n")
         return NODES_MISSING
     sys.stderr.write(f"{len(nodes)} nodes are up: {', '.join(node[:8] for node in nodes)}\n")
     client = JobSubmissionClient(api)
@@ -72,4 +76,4 @@ def main(api: str, num_nodes: int, seconds: float, command: list[str]) -> int:
 if __name__ == "__main__":
     if len(sys.argv) < 5:
         sys.exit(__doc__)
-    sys.exit(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]))
+    sys.exit(main(sys.argv[1], [int(each) for each in sys.argv[2].split()], float(sys.argv[3]), sys.argv[4:]))
