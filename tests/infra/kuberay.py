@@ -1,16 +1,9 @@
 """Schema of the RayJob and RayCluster fields that our manifests use.
 
-<<<<<<< HEAD
 Names, types, enums and required fields as in the CRDs `ray.io_rayjobs.yaml` and `ray.io_rayclusters.yaml` (v1) of
 KubeRay v1.7.0, 2026-08-19, github.com/ray-project/kuberay, ray-operator/config/crd/bases. The CRDs themselves, 2.3 MB,
 are not kept here: a field that is not in this table is refused until somebody looked it up there. With `KUBERAY_CRDS`
 naming a folder that holds the CRDs, `test_manifests` checks against them, too. Pod templates: `test_manifests`.
-=======
-Names, types, enums and required fields as in the CRDs `ray.io_rayjobs.yaml` and `ray.io_rayclusters.yaml` (version v1)
-of KubeRay v1.7.0 (2026-08-19, github.com/ray-project/kuberay, ray-operator/config/crd/bases). The CRDs themselves are
-not kept here (2.3 MB): a field that is not in this table is refused until somebody looked it up there. With
-`KUBERAY_CRDS` naming a folder that holds the CRDs, `test_manifests` checks against them, too.
->>>>>>> 1c283f9 (Two nodes on a busy machine: Ray's patience with its own parts is that of the script; a node that dies ends the wait)
 """
 
 from typing import Any
