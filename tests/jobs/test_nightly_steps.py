@@ -13,9 +13,13 @@ import jobs.label
 import jobs.nightly_steps
 from jobs.nightly_steps import check_steps
 from jobs.recipe import LoadedNightly, LoadedRecipe, load_recipe
+from ovsops.miniature.scene import SceneConfig
+from ovsops.miniature.splits import seeds_of
 from pipelines.ledger import Ledger
 from pipelines.storage import open_storage
 from pipelines.summary import RunStats, summarise
+from pipelines.world_shards import write_world_shards
+from tests.jobs.conftest import plain_recipe
 from tests.jobs.test_nightly import INLINE, Nights, nights, shard
 from tests.tiny.labelled import label, some_images
 from tests.tiny.segmenters import ColourFactory
@@ -108,6 +112,25 @@ def test_labels_become_negatives_sets_and_a_sample(nights: Nights, monkeypatch: 
     assert (folder / "audit" / "audit.csv").is_file()
     assert said["next"]
     assert json.loads((folder / "night.json").read_text()) == said
+
+
+def test_labels_are_scored_against_the_truth_of_their_scenes(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_world_shards(
+        nights.root / "in", list(seeds_of("test")[:2]), scenes_per_shard=2, config=SceneConfig()
+    )
+    colours(monkeypatch)
+    label = plain_recipe(nights.root, nights.checkpoints, vocabulary="world")
+    evaluate = {
+        "truth": {"kind": "world"},
+        "bootstrap": {"num_resamples": 20},
+        "pictures": {"worst": 0},
+    }
+    said = nights.run("one", canary=None, label=label, evaluate=evaluate)
+    assert 0 <= said["steps"]["evaluate"]["figures"]["mean_iou"] < 1
+    assert (nights.out / "nights" / "one" / "evaluate" / "metrics.json").is_file()
+    assert not (nights.root / "out").exists(), "the recipe's own output is not written"
 
 
 def test_a_killed_night_goes_on_where_it_was(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
