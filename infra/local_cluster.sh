@@ -3,7 +3,7 @@
 #
 #   infra/local_cluster.sh RECIPE [--set FIELD=VALUE ...]      what `ovsops run` takes
 #
-# It listens on 127.0.0.1 only, on ports that are free, keeps its files in a folder of its own, asks every client for a
+# It listens on loopback addresses only, on ports that are free, keeps its files in a folder of its own, asks every client for a
 # token, and at the end stops the processes that it started and no others (`ray stop` would stop every Ray of the user).
 # Needs the extra `cluster`:  pip install '.[cluster]'
 #
@@ -37,7 +37,7 @@ export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$work/token" RAY_USAGE_STATS_ENA
 # Ray's own patience with its parts is a minute or less: not enough where cores are busy.
 export RAY_DASHBOARD_STARTUP_TIMEOUT_S="$wait_s" RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT="$wait_s"
 export RAY_agent_register_timeout_ms=$(( wait_s * 1000 )) RAY_worker_register_timeout_seconds="$wait_s"
-export RAY_raylet_start_wait_time_s="$wait_s" RAY_NUM_REDIS_GET_RETRIES="$wait_s"
+export RAY_NUM_REDIS_GET_RETRIES="$wait_s"
 unset RAY_ADDRESS RAY_AUTH_TOKEN
 
 nodes=()
@@ -58,12 +58,14 @@ stop_nodes() {
 trap stop_nodes EXIT
 trap 'exit 130' INT TERM
 
+# Addresses: `ray start` takes 127.0.0.1 for "the address that others reach", which is not wanted here; 127.0.0.2 and
+# 127.0.0.3 are loopback, too (Linux), and it takes them as they are.
 # A session of its own for each node: its processes, and nobody else's, are in the group that is stopped.
 start_node() {
   local name="$1"
   shift
   setsid "$python" -m ray.scripts.scripts start --block --disable-usage-stats \
-    --node-ip-address 127.0.0.1 --num-cpus "$node_cpus" --num-gpus 0 --object-store-memory "$store_bytes" \
+    --num-cpus "$node_cpus" --num-gpus 0 --object-store-memory "$store_bytes" \
     --min-worker-port 0 --max-worker-port 0 "$@" > "$work/$name.log" 2>&1 &
   nodes+=("$!")
 }
@@ -81,7 +83,7 @@ gcs="${ports[0]}"
 api="http://127.0.0.1:${ports[1]}"
 
 echo "starting two nodes of $node_cpus CPU shares: some seconds, minutes on a busy machine" >&2
-start_node head --head --port "$gcs" --temp-dir "$work/ray" \
+start_node head --head --node-ip-address 127.0.0.2 --port "$gcs" --temp-dir "$work/ray" \
   --include-dashboard true --dashboard-host 127.0.0.1 --dashboard-port "${ports[1]}" \
   --ray-client-server-port "${ports[2]}" \
   --node-manager-port "${ports[3]}" --object-manager-port "${ports[4]}" \
@@ -90,7 +92,7 @@ start_node head --head --port "$gcs" --temp-dir "$work/ray" \
 
 # The second node joins by the head's port, as soon as somebody listens there.
 end=$(( SECONDS + wait_s ))
-until (exec 3<>"/dev/tcp/127.0.0.1/$gcs") 2>/dev/null; do
+until (exec 3<>"/dev/tcp/127.0.0.2/$gcs") 2>/dev/null; do
   if ! kill -0 "${nodes[0]}" 2>/dev/null || (( SECONDS > end )); then
     echo "error: the head did not come up:" >&2
     tail -n 30 "$work/head.log" >&2
@@ -98,7 +100,7 @@ until (exec 3<>"/dev/tcp/127.0.0.1/$gcs") 2>/dev/null; do
   fi
   sleep 0.5
 done
-start_node worker --address "127.0.0.1:$gcs" \
+start_node worker --node-ip-address 127.0.0.3 --address "127.0.0.2:$gcs" \
   --node-manager-port "${ports[9]}" --object-manager-port "${ports[10]}" \
   --dashboard-agent-listen-port "${ports[11]}" --dashboard-agent-grpc-port "${ports[12]}" \
   --runtime-env-agent-port "${ports[13]}" --metrics-export-port "${ports[14]}"

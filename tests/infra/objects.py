@@ -17,7 +17,7 @@ def manifests() -> list[tuple[str, dict[str, Any]]]:
     """Every object of infra/k8s with the name of its file; no recipe and no kustomization."""
     found = []
     for path in sorted(K8S.glob("*.yaml")):
-        if path.name in ("kustomization.yaml", "recipe.yaml"):
+        if path.name in ("kustomization.yaml", "recipe.yaml", "nightly.yaml"):
             continue
         found += [(path.name, each) for each in yaml.safe_load_all(path.read_text()) if each]
     return found

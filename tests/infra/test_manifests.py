@@ -10,7 +10,7 @@ import pytest
 import yaml
 from ray.scripts.scripts import start
 
-from jobs.recipe import LoadedRecipe, load_recipe
+from jobs.recipe import LoadedNightly, LoadedRecipe, load_recipe
 from tests.infra.kuberay import SCHEMAS
 from tests.infra.objects import (
     IMAGES,
@@ -172,6 +172,12 @@ def test_the_cron_job_may_do_what_it_does() -> None:
     (container,) = pod["containers"]
     assert container["args"] == ["create", "-f", "/rayjob/rayjob.yaml"]
     assert container["volumeMounts"][0]["mountPath"] == "/rayjob"
+
+
+def test_the_nightly_recipe_is_the_one_that_runs() -> None:
+    assert isinstance(load_recipe(K8S / "nightly.yaml"), LoadedNightly)
+    job = next(each for _, each in manifests() if each["kind"] == "RayJob")
+    assert job["spec"]["entrypoint"].startswith("ovsops nightly /etc/ovsops/nightly.yaml")
 
 
 def test_the_recipe_of_the_cluster_fits_its_workers() -> None:
