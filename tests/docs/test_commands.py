@@ -45,7 +45,8 @@ def lines_of(path: Path) -> Iterator[str]:
 
 def calls() -> list[tuple[str, str]]:
     return [
-        (str(path.relative_to(ROOT)), found[1])
+        # In a comment of a script or a recipe, what a line does follows after a gap.
+        (str(path.relative_to(ROOT)), found[1] if path.suffix == ".md" else re.split(r"\s{4,}", found[1])[0])
         for path in (*pages(), *scripts())
         for line in lines_of(path)
         if (found := CALL.match(line))
@@ -54,7 +55,7 @@ def calls() -> list[tuple[str, str]]:
 
 def parse(text: str) -> None:
     """Raise what typer says of a line; run nothing."""
-    text = re.split(r"\s{3,}|\s>\s", text)[0]  # in a comment, what a line does follows after a gap
+    text = re.split(r"\s>\s", text)[0]
     words = shlex.split(text, comments=True)
     if "-" in words[1:2] or words[0].startswith(("-", "[")):
         return
