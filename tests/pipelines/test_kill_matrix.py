@@ -36,16 +36,20 @@ BOUNDARIES = [
 ]
 NUM_SHARDS, IMAGES_PER_SHARD = 6, 8
 
-S3_CASES = [
-    pytest.param(
-        target,
-        boundary,
-        marks=[] if target == "driver" and boundary in BOUNDARIES[2:4] else [pytest.mark.nightly],
-    )
-    for target in ("driver", "segment", "write")
-    for boundary in BOUNDARIES
-]
-"""The driver's two narrow windows in every run of the suite, the rest every night: each costs 20 to 40 s."""
+
+def cases(*always: tuple[str, str]) -> list[Any]:
+    """Every worker at every boundary, all but a few of them in the nightly run alone: each costs 20 to 40 s."""
+    return [
+        pytest.param(target, boundary, marks=[] if (target, boundary) in always else [pytest.mark.nightly])
+        for target in ("driver", "segment", "write")
+        for boundary in BOUNDARIES
+    ]
+
+
+LOCAL_CASES = cases(
+    ("driver", BOUNDARIES[2]), ("driver", BOUNDARIES[3]), ("segment", BOUNDARIES[1]), ("write", BOUNDARIES[1])
+)
+S3_CASES = cases(("driver", BOUNDARIES[3]))
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +139,7 @@ def arguments_for(inputs: list[str], output: str, folder: Path, target: str, bou
     }
 
 
-@pytest.mark.parametrize("boundary", BOUNDARIES)
-@pytest.mark.parametrize("target", ["driver", "segment", "write"])
+@pytest.mark.parametrize(("target", "boundary"), LOCAL_CASES)
 def test_killed_on_local_disk(
     local_ray: None, inputs: list[str], reference: dict[str, str], tmp_path: Path, target: str, boundary: str
 ) -> None:
