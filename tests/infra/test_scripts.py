@@ -82,7 +82,8 @@ def test_two_nodes_label_drawn_scenes(tmp_path: Path) -> None:
     counts = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert "SUCCEEDED, exit code 0" in done.stderr
     assert "2 nodes are up" in done.stderr
-    workers = {line.split(":")[0] for line in done.stderr.splitlines() if "Annotate" in line}
-    assert len(workers) == 2, done.stderr[-4000:]
-    assert counts["status"] == "finished"
+    lines = [line.split(":")[0] for line in done.stderr.splitlines() if "MapWorker(" in line]
+    assert len({line for line in lines if line != "node no node"}) == 2, done.stderr[-4000:]
+    assert counts["state"] == "done"
+    assert counts["images"]["labelled"] == 8
     assert {path.name for path in Path("/tmp").glob("ovs-??????")} <= before
