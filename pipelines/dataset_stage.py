@@ -14,8 +14,7 @@ from ovsops.errors import RowError
 from pipelines.dataset_plan import Plan, SetRules, ShardTables, read_plan_table
 from pipelines.dataset_writers import FormatName, UnitWriters
 from pipelines.labelled_shards import E_SHARD_CHANGED, SourceShard
-from pipelines.negatives_stage import seal_table
-from pipelines.parts import SealedTable, parts_folder
+from pipelines.parts import SealedTable, parts_folder, seal_table
 from pipelines.readers import ReaderConfig
 from pipelines.storage import StorageOptions, local_path
 from pipelines.training_sets.counts import SetCounts

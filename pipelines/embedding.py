@@ -7,7 +7,6 @@ is said of it. This job reads the images again and encodes the stored boxes, a u
     OUT/images/SHARD.parquet    one an image that has regions, by `image_uid`
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,7 +22,7 @@ from ovsops.images.decode import DecodeConfig
 from ovsops.images.decode_pool import DecodePool
 from pipelines.labelled_shards import LabelRun, read_committed
 from pipelines.mining import EMBEDDED
-from pipelines.parts import SealedTable, parts_folder, table_to_parquet
+from pipelines.parts import SealedTable, seal_table
 from pipelines.readers import ReaderConfig, read_shard
 from pipelines.rows import Closing
 from pipelines.runner import Engine
@@ -234,16 +233,8 @@ class EmbedStage(UnitStage):
             yield image, vectors.get(image["index"])
 
     def _sealed(self, kind: str, shard: str, rows: Sequence[Mapping[str, Any]]) -> SealedTable:
-        data = table_to_parquet(pa.Table.from_pylist(list(rows), schema=EMBEDDED))
-        path = f"{parts_folder(shard)}/sealed.{self.run}.{kind}.parquet"
-        self.storage.put(path, data)
-        return SealedTable(
-            sealed=path,
-            published=f"{kind}/{shard}.parquet",
-            sha256=hashlib.sha256(data).hexdigest(),
-            num_bytes=len(data),
-            num_rows=len(rows),
-        )
+        table = pa.Table.from_pylist(list(rows), schema=EMBEDDED)
+        return seal_table(self.storage, kind, shard, table, self.run)
 
 
 def _rows(

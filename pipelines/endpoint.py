@@ -24,7 +24,8 @@ import pydantic
 
 from ovsops.errors import RowError
 from ovsops.regions.caption_text import clean_caption
-from ovsops.regions.vlm_dialogue import REPLY_CODE, Dialogue, reask
+from ovsops.regions.vlm_dialogue import REPLY_CODE, reask
+from ovsops.text.chat import Dialogue
 from pipelines.endpoint_config import (
     BUDGET_CODE,
     RETRYABLE_CODES,

@@ -19,8 +19,7 @@ from ovsops.negatives.candidates import CandidateNegatives
 from ovsops.negatives.captions import accept
 from ovsops.negatives.lexicon import Language
 from ovsops.negatives.llm_replies import LlmReply, ReplyError, parse_reply
-from ovsops.negatives.llm_requests import LlmConfig, TextRequest, negatives_request
-from ovsops.regions.vlm_dialogue import Dialogue
+from ovsops.negatives.llm_requests import LlmConfig, negatives_request
 from pipelines.endpoint import Endpoint, Question
 from pipelines.endpoint_config import EndpointConfig, EndpointCounts, EndpointError
 
@@ -80,7 +79,7 @@ class LlmNegatives:
             places.append(place)
             request = negatives_request(text, caption.language, self.config, known=caption.known)
             parse = partial(self._parse, counts, caption, text)
-            questions.append(Question(dialogue=dialogue_of(request), jpeg=None, parse=parse))
+            questions.append(Question(dialogue=request, jpeg=None, parse=parse))
         answers = self.endpoint.ask_all(questions, counts.endpoint)
         for place, answer in zip(places, answers, strict=True):
             if isinstance(answer, EndpointError):
@@ -101,13 +100,3 @@ class LlmNegatives:
         except ReplyError as fault:
             counts.refused[fault.code] += 1
             raise
-
-
-def dialogue_of(request: TextRequest) -> Dialogue:
-    """As the endpoint takes it."""
-    return Dialogue(
-        system=request.system,
-        user=request.user,
-        schema_name=request.schema_name,
-        schema=request.schema,
-    )

@@ -1,6 +1,5 @@
 """Labelled regions in, their negatives out: candidates, what validators say of them, ten or a reason."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -25,10 +24,10 @@ from ovsops.negatives.config import NUM_NEGATIVES
 from ovsops.negatives.sampler import Negatives, NegativeSampler
 from pipelines.labelled_shards import SourceShard, read_committed
 from pipelines.negatives_checks import Checks, ValidatorFactory
-from pipelines.parts import SealedTable, parts_folder, table_to_parquet
+from pipelines.parts import seal_table
 from pipelines.readers import ReaderConfig
 from pipelines.schemas import NEGATIVES
-from pipelines.storage import Storage, StorageOptions, open_storage
+from pipelines.storage import StorageOptions, open_storage
 from pipelines.units import SealedUnit, UnitStage
 
 TextColumn = Literal["caption_short", "caption_long", "prompt"]
@@ -226,20 +225,6 @@ def _whole_images(regions: pa.Table) -> Iterator[list[dict[str, Any]]]:
             waiting.append(row)
     if waiting:
         yield waiting
-
-
-def seal_table(storage: Storage, kind: str, shard: str, table: pa.Table, run: str) -> SealedTable:
-    """Write a unit's table beside its place. A name is never used twice: the run is in it."""
-    data = table_to_parquet(table)
-    path = f"{parts_folder(shard)}/sealed.{run}.{kind}.parquet"
-    storage.put(path, data)
-    return SealedTable(
-        sealed=path,
-        published=f"{kind}/{shard}.parquet",
-        sha256=hashlib.sha256(data).hexdigest(),
-        num_bytes=len(data),
-        num_rows=table.num_rows,
-    )
 
 
 class _Counts:

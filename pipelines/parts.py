@@ -97,7 +97,7 @@ def seal_records(
         "images": pa.Table.from_pylist(images, schema=IMAGES),
         "instances": pa.Table.from_pylist(instances, schema=INSTANCES),
     }
-    sealed = {kind: _put_sealed(storage, kind, shard, table, unique) for kind, table in tables.items()}
+    sealed = {kind: seal_table(storage, kind, shard, table, unique) for kind, table in tables.items()}
     statuses = Counter(r["status"] for r in images)
     return SealedShard(
         shard=shard,
@@ -113,7 +113,8 @@ def seal_records(
     )
 
 
-def _put_sealed(storage: Storage, kind: str, shard: str, table: pa.Table, unique: str) -> SealedTable:
+def seal_table(storage: Storage, kind: str, shard: str, table: pa.Table, unique: str) -> SealedTable:
+    """Write a shard's table beside its place. A name is never used twice: `unique` is in it."""
     data = table_to_parquet(table)
     path = f"{parts_folder(shard)}/sealed.{unique}.{kind}.parquet"
     storage.put(path, data)

@@ -83,8 +83,6 @@ class TermType:
     """By role, which terms fit."""
     is_narrow: Bool[np.ndarray, " V"]
     """Never put where no caption of the corpus has the term of the same thing."""
-    is_unwritten: Bool[np.ndarray, " V"]
-    """Never put anywhere, and only exchanged where other words do not suffice."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -148,11 +146,7 @@ def _term_type(language: str, name: AttributeType, data: Mapping[str, Any], *, w
     )
     named = [value for group in (*data.get("families", ()), *data.get("ambiguous", ())) for value in group]
     lost = sorted(
-        {
-            value
-            for value in (*named, *data.get("usual", ()), *data.get("narrow", ()), *data.get("unwritten", ()))
-            if value not in values
-        }
+        {value for value in (*named, *data.get("usual", ()), *data.get("narrow", ())) if value not in values}
     )
     if lost:
         raise VocabularyError(f"{where}: {', '.join(lost)} in a group, but not among the values")
@@ -160,8 +154,6 @@ def _term_type(language: str, name: AttributeType, data: Mapping[str, Any], *, w
     may_replace = _exclusions(
         list(values), terms, data.get("families"), [*data.get("ambiguous", ()), *_same_base(data)]
     )
-    is_unwritten = np.array([term.value in data.get("unwritten", ()) for term in terms], bool)
-    may_replace[:, is_unwritten] = False
     return TermType(
         name=name,
         terms=terms,
@@ -171,7 +163,6 @@ def _term_type(language: str, name: AttributeType, data: Mapping[str, Any], *, w
             role: np.array([role == ANY or role in term.roles for term in terms], bool)
             for role in sorted(roles)
         },
-        is_unwritten=is_unwritten,
         is_narrow=np.array([term.value in data.get("narrow", ()) for term in terms], bool),
     )
 

@@ -4,10 +4,9 @@ An answer of another shape or number is refused as a whole (`ReplyError`); a tex
 left out, with the reason of `captions.accept`. Whether what is left is false is for the validators.
 """
 
-import json
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from ovsops.errors import RowError
 from ovsops.negatives.candidates import CandidateNegatives, Source
@@ -15,6 +14,7 @@ from ovsops.negatives.captions import accept
 from ovsops.negatives.claims import said_by
 from ovsops.negatives.lexicon import ATTRIBUTE_TYPES, Language
 from ovsops.negatives.llm_requests import LlmConfig
+from ovsops.text.chat import reply_value
 
 REPLY_FAULTS: dict[str, str] = {
     "L_TOO_LONG": "an answer beyond `max_reply_chars`",
@@ -86,10 +86,8 @@ def _entries(reply: str, config: LlmConfig) -> list[tuple[str, str]]:
             "L_TOO_LONG", f"the answer has {len(reply)} characters, more than {config.max_reply_chars}"
         )
     try:
-        found: Any = json.loads(_unfenced(reply), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except RecursionError:
-        raise ReplyError("L_NOT_JSON", "the answer is nested too deeply") from None
-    except ValueError as error:  # JSONDecodeError is one
+        found: Any = reply_value(reply)
+    except ValueError as error:
         raise ReplyError("L_NOT_JSON", f"the answer is no JSON: {str(error)[:100]}") from None
     if not isinstance(found, dict) or set(found) != {"negatives"} or not isinstance(found["negatives"], list):
         raise ReplyError("L_SHAPE", "the answer must be an object with the list `negatives` and nothing else")
@@ -116,21 +114,3 @@ def _dressed(text: str, like: str) -> str:
     if not text[:1].isalpha() or not like[:1].isalpha() or text[1:2].isupper():  # TV stays TV
         return text
     return (text[0].upper() if like[0].isupper() else text[0].lower()) + text[1:]
-
-
-def _unfenced(text: str) -> str:
-    lines = text.strip().split("\n")
-    if len(lines) > 2 and lines[0].strip() in ("```", "```json") and lines[-1].strip() == "```":
-        return "\n".join(lines[1:-1])
-    return text
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a field comes twice")
-    return found
-
-
-def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON number")

@@ -14,6 +14,7 @@ from typing import Any
 from ovsops.errors import ConfigError
 from ovsops.negatives.config import NUM_NEGATIVES, Level
 from ovsops.negatives.lexicon import ATTRIBUTE_TYPES, Language
+from ovsops.text.chat import Dialogue
 from ovsops.text.fields import Fields
 from ovsops.text.yaml_file import parse_yaml
 
@@ -48,17 +49,6 @@ class LlmConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextRequest:
-    """One question, and the grammar of its answer."""
-
-    system: str
-    user: str
-    schema_name: str
-    schema: Mapping[str, Any]
-    """JSON Schema of the answer."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Words:
     system: str
     user: Template
@@ -67,7 +57,7 @@ class _Words:
 
 def negatives_request(
     caption: str, language: Language, config: LlmConfig, *, known: Sequence[str] = ()
-) -> TextRequest:
+) -> Dialogue:
     """Ask for negatives of a caption that `captions.accept` has taken. `known` is what else is true of the region."""
     words = _words(language)
     user = words.user.substitute(
@@ -77,7 +67,7 @@ def negatives_request(
         changes=words.changes[config.level],
         types=", ".join(ATTRIBUTE_TYPES),
     )
-    return TextRequest(
+    return Dialogue(
         system=words.system, user=user, schema_name="negatives", schema=reply_schema(config.num_asked)
     )
 

@@ -47,12 +47,12 @@ def slot_choices(
     """What each slot of the caption may become; a reason where that cannot make ten negatives."""
     if not phrase.slots:
         return "R_NO_ATTRIBUTE"
-    types = frequencies.lexicon.types
     everything = list(range(len(phrase.slots)))
-    plain = [i for i in everything if not types[phrase.slots[i].type].is_unwritten[phrase.slots[i].term]]
-    if not config.name_weight:
-        plain = [i for i in plain if phrase.slots[i].type != "object"]
-    tries = [(plain, False), (plain, True), (everything, False), (everything, True)]
+    attributes = [i for i in everything if phrase.slots[i].type != "object"]
+    first = everything if config.name_weight else attributes
+    tries = [(first, False), (first, True)]
+    if first != everything:
+        tries += [(everything, False), (everything, True)]
     choices: list[SlotChoices] = []
     for places, unseen in tries:
         choices = [

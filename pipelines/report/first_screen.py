@@ -72,7 +72,7 @@ def _verdict(report: RunReport) -> str:
     elif notes:
         kind, title = "warn", Text("Finished; something to look at", "已完成，有事项需要查看")
     else:
-        kind, title = "good", Text("Finished. Nothing needs you", "已完成，无需处理")
+        kind, title = "good", Text("Finished within its limits", "已完成，未超出限制")
     items = [shown(line, 600) for line in (*facts.over_limits, *facts.broken)] + notes
     if facts.summary.get("error"):
         items.insert(0, shown(str(facts.summary["error"]), 900))
