@@ -19,15 +19,10 @@ import torch
 
 from benchmarks.miniature_quality import Row, markdown
 from jobs.named_settings import named_detector, named_segmenter
-from ovsops.annotators.build import (
-    AnnotatorConfig,
-    compute_annotator_text,
-    expert_classes,
-    load_annotator,
-    score_fingerprint,
-)
+from ovsops.annotators.build import compute_annotator_text, expert_classes, load_annotator
 from ovsops.annotators.calibrated import class_groups
-from ovsops.annotators.config import ExpertConfig
+from ovsops.annotators.config import AnnotatorConfig, ExpertConfig
+from ovsops.annotators.fingerprint import score_fingerprint
 from ovsops.annotators.fitting import (
     FitConfig,
     FittedExpert,

@@ -215,8 +215,9 @@ def _fit(
     import numpy as np
 
     from jobs.label import recipe_of_output
-    from ovsops.annotators.build import pin_annotator, score_fingerprint
     from ovsops.annotators.calibrated import class_groups
+    from ovsops.annotators.checkpoints import pin_annotator
+    from ovsops.annotators.fingerprint import score_fingerprint
     from ovsops.errors import ConfigError
     from ovsops.regions.calibration import fit_calibrator
     from pipelines.audit.result import outcomes_of

@@ -20,7 +20,7 @@ from jobs.label import check_devices, find_vocabulary, installed_versions
 from jobs.logs import escape_controls
 from jobs.plan import memory_per_actor, readable
 from jobs.recipe import LoadedRecipe
-from ovsops.annotators.build import (
+from ovsops.annotators.checkpoints import (
     annotator_checkpoints,
     check_annotator_licences,
     check_annotator_models,

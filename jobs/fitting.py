@@ -17,14 +17,14 @@ from jobs.recipe import LabelRecipe, LoadedRecipe
 from jobs.truth import find_object_truth
 from ovsops.annotators.annotator import Pixels
 from ovsops.annotators.build import (
-    AnnotatorConfig,
     compute_annotator_text,
     expert_classes,
     load_annotator,
     one_thread_on_a_cpu,
-    score_fingerprint,
 )
 from ovsops.annotators.calibrated import class_groups
+from ovsops.annotators.config import AnnotatorConfig
+from ovsops.annotators.fingerprint import score_fingerprint
 from ovsops.annotators.fitting import (
     FitConfig,
     FittedExpert,

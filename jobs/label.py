@@ -34,20 +34,17 @@ from jobs.recipe import (
     to_plain,
 )
 from ovsops.annotators.annotator import Annotator
-from ovsops.annotators.build import (
-    AnnotatorConfig,
-    AnnotatorText,
+from ovsops.annotators.build import AnnotatorText, compute_annotator_text, load_annotator, one_thread_on_a_cpu
+from ovsops.annotators.captioner import captioner_classes
+from ovsops.annotators.checkpoints import (
     annotator_checkpoints,
     box_checkpoints,
     check_annotator_licences,
     check_annotator_models,
-    check_calibrator,
-    compute_annotator_text,
-    load_annotator,
-    one_thread_on_a_cpu,
     pin_annotator,
 )
-from ovsops.annotators.captioner import captioner_classes
+from ovsops.annotators.config import AnnotatorConfig
+from ovsops.annotators.fingerprint import check_calibrator
 from ovsops.backbones.checkpoint import checkpoints_of
 from ovsops.backbones.shipped import fitted_file
 from ovsops.errors import CheckpointError, ConfigError, OutputError, OvsopsError, VocabularyError

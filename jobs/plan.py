@@ -15,7 +15,7 @@ from jobs.asking import ask_facts, check_key
 from jobs.exits import ExitCode, PreflightError
 from jobs.label import ResolvedLabel, check_devices, check_output, resolve
 from jobs.recipe import LabelRecipe, LoadedRecipe
-from ovsops.annotators.build import planes_of_scores, weight_files
+from ovsops.annotators.checkpoints import planes_of_scores, weight_files
 from ovsops.errors import CheckpointError, OutputError, StorageError
 from ovsops.text.prompts import class_prompts
 from pipelines.keys import IMAGE_EXTENSIONS, extension_of

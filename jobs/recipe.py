@@ -21,8 +21,7 @@ import yaml
 from jobs.door import BY_KIND, from_plain, json_schema
 from jobs.named_settings import named_as_mappings, with_named_settings
 from jobs.truth_recipe import CocoInstancesTruthConfig, WorldTruthConfig
-from ovsops.annotators.build import AnnotatorConfig
-from ovsops.annotators.config import AnyCaptionerConfig, AnyDetectorConfig, ExpertConfig
+from ovsops.annotators.config import AnnotatorConfig, AnyCaptionerConfig, AnyDetectorConfig, ExpertConfig
 from ovsops.annotators.regions import InstancesConfig
 from ovsops.errors import ConfigError
 from ovsops.images.decode import DecodeConfig

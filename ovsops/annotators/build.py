@@ -1,19 +1,16 @@
 """From the parts of a recipe to a loaded annotator. The one place of annotators that loads weights."""
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ovsops.annotators.annotator import Annotator, BoxFinder, MapsAndBoxes
-from ovsops.annotators.calibrated import BoxCalibrator, class_groups
 from ovsops.annotators.captioner import CAPTIONER_LANGUAGE, BoxCaptioner, captioner_classes
 from ovsops.annotators.config import (
+    AnnotatorConfig,
     AnyCaptionerConfig,
     AnyDetectorConfig,
     ExpertConfig,
@@ -24,95 +21,32 @@ from ovsops.annotators.config import (
 from ovsops.annotators.expert import ExpertClasses, RegionExpert
 from ovsops.annotators.expert_text import ExpertText, compute_expert_text
 from ovsops.annotators.finders import LlmDetFinder, ProposalFinder, Sam3Finder
+from ovsops.annotators.fingerprint import box_calibrator
 from ovsops.annotators.names import (
     ClassPrompt,
-    DetectorNames,
+    asked_names,
     competing_classes,
-    detector_names,
     exclusive_groups,
     first_prompts,
-    group_names,
     rival_classes,
 )
-from ovsops.backbones.checkpoint import checkpoints_of, pin_checkpoints, read_config, resolve
+from ovsops.backbones.checkpoint import resolve
 from ovsops.backbones.fgclip2 import FgClip2
-from ovsops.backbones.fgclip2_model import fgclip2_config
-from ovsops.backbones.florence2 import Florence2, check_florence2
+from ovsops.backbones.florence2 import Florence2
 from ovsops.backbones.mm_grounding_dino import (
     LlmDet,
-    check_detector_model,
-    check_detector_names,
 )
 from ovsops.errors import ConfigError, VocabularyError
-from ovsops.regions.calibration import ScoreCalibrator
-from ovsops.regions.exclusive import ExclusiveConfig
 from ovsops.regions.said import FLORENCE2
 from ovsops.segmenters.build import tensor_dtype
 from ovsops.segmenters.kinds import (
-    AnySegmenterConfig,
-    check_licences,
-    check_models,
-    checkpoint_identities,
     compute_text,
     load_segmenter,
-    planes_in_memory,
-    resolved_checkpoints,
 )
 from ovsops.segmenters.sam3 import Sam3Segmenter, phrases
 from ovsops.segmenters.sam3_boxes import Sam3BoxPrompter
 from ovsops.text.prompts import class_prompts
 from ovsops.text.vocabulary import Vocabulary
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnnotatorConfig:
-    """Who takes part. At least a segmenter or a detector."""
-
-    segmenter: AnySegmenterConfig | None = None
-    detector: AnyDetectorConfig | None = None
-    expert: ExpertConfig | None = None
-    captioner: AnyCaptionerConfig | None = None
-    other: AnySegmenterConfig | None = None
-    """A second segmenter, whose opinion is compared with the first one's."""
-    exclusive: ExclusiveConfig = field(default_factory=ExclusiveConfig)
-    calibrator: ScoreCalibrator | None = None
-
-    def __post_init__(self) -> None:
-        if self.segmenter is None and self.detector is None:
-            raise ConfigError("neither segmenter nor detector: give one of them, or both")
-        needs_map = isinstance(self.detector, ProposalDetectorConfig)
-        if needs_map and self.segmenter is None:
-            raise ConfigError(
-                "detector.kind is proposals: they are parts of a segmenter's map; add `segmenter`"
-            )
-        if isinstance(self.detector, Sam3DetectorConfig) and getattr(self.segmenter, "kind", "") != "sam3":
-            raise ConfigError(
-                "detector.kind is sam3: `segmenter` must be of kind sam3, too; it is asked once for both"
-            )
-        if isinstance(self.detector, LlmDetConfig) and self.detector.masks == "sam3":
-            if getattr(self.segmenter, "kind", "") != "sam3":
-                raise ConfigError(
-                    "detector.masks is sam3: `segmenter` must be of kind sam3, which is shown the boxes"
-                )
-        if self.expert is not None and self.detector is None:
-            raise ConfigError(
-                "expert: there is no detector whose boxes it could judge; add `detector` (`{kind: proposals}` takes "
-                "the segmenter's own things)"
-            )
-        if self.captioner is not None and self.detector is None:
-            raise ConfigError(
-                "captioner: there is no detector whose boxes it could describe; add `detector` (`{kind: proposals}` "
-                "takes the segmenter's own things), or use `ask`, which describes every region"
-            )
-        if self.other is not None and self.segmenter is None:
-            raise ConfigError("agreement: there is no first segmenter to compare with; add `segmenter`")
-        if isinstance(self.detector, LlmDetConfig) and self.detector.ask == "groups":
-            recalibration = None if self.expert is None else self.expert.recalibration
-            if recalibration is None or recalibration.mode == "keep":
-                raise ConfigError(
-                    "detector.ask is groups: which class of the group a box shows must be said by `expert` with "
-                    "recalibration.mode competing or global"
-                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +118,7 @@ def load_annotator(
         captioner=_captioner(config.captioner, expert, vocabulary, languages, **options),
         other=other,
         exclusive=(exclusive_groups(vocabulary), config.exclusive),
-        calibrator=_box_calibrator(config, vocabulary),
+        calibrator=box_calibrator(config, vocabulary),
         first_prompts=words,
     )
 
@@ -207,13 +141,6 @@ def _captioner(
     return BoxCaptioner(
         model, source=FLORENCE2, classes=classes, max_regions=config.max_regions, grounder=grounder
     )
-
-
-def asked_names(config: LlmDetConfig, vocabulary: Vocabulary) -> DetectorNames:
-    """What the detector is asked for."""
-    if config.ask == "groups":
-        return group_names(vocabulary)
-    return detector_names(vocabulary, config.languages)
 
 
 def _finder(
@@ -304,131 +231,6 @@ def expert_classes(config: ExpertConfig, vocabulary: Vocabulary, languages: Sequ
         is_stuff=tuple(spec.kind == "stuff" for spec in vocabulary.classes),
         caption_language=language,
     )
-
-
-def _box_calibrator(config: AnnotatorConfig, vocabulary: Vocabulary) -> BoxCalibrator | None:
-    if config.calibrator is None:
-        return None
-    return BoxCalibrator(
-        calibrator=config.calibrator,
-        groups=class_groups(vocabulary),
-        fingerprint=score_fingerprint(config, vocabulary),
-    )
-
-
-def check_calibrator(config: AnnotatorConfig, vocabulary: Vocabulary) -> None:
-    """Raise `CheckpointError` for a calibrator that was fitted on the scores of other models or settings."""
-    found = _box_calibrator(config, vocabulary)
-    if found is not None:
-        nothing = np.zeros(0)
-        found.calibrator.calibrated(nothing, nothing.astype(np.int64), fingerprint=found.fingerprint)
-
-
-def score_fingerprint(config: AnnotatorConfig, vocabulary: Vocabulary) -> str:
-    """Digest of all that makes the scores of boxes: detector, expert, their settings, and the groups of classes.
-
-    Reads every weight file of both once. A calibrator belongs to one fingerprint.
-    """
-    parts: dict[str, Any] = {
-        "detector": _plain_without(config.detector),
-        "expert": _plain_without(config.expert, "captions", "caption_language", "verify"),
-        "groups": sorted({spec.group or spec.kind for spec in vocabulary.classes}),
-        "weights": {role: identity.rpartition(" ")[2] for role, identity in box_checkpoints(config).items()},
-    }
-    if isinstance(config.detector, ProposalDetectorConfig | Sam3DetectorConfig):
-        parts["segmenter"] = _plain_without(config.segmenter)
-    text = json.dumps(_without_places(parts), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _plain_without(part: Any, *names: str) -> dict[str, Any] | None:
-    """A config as plain data without the fields that no score depends on."""
-    if part is None:
-        return None
-    return {name: value for name, value in asdict(part).items() if name not in names}
-
-
-def _without_places(plain: Any) -> Any:
-    """Plain data without the sources of checkpoints: their content is in `weights`."""
-    if isinstance(plain, dict):
-        if {"source", "revision", "sha256"} <= plain.keys():
-            return None
-        return {key: _without_places(value) for key, value in plain.items() if key != "pairs_per_pass"}
-    return [_without_places(value) for value in plain] if isinstance(plain, list | tuple) else plain
-
-
-def pin_annotator(config: AnnotatorConfig) -> AnnotatorConfig:
-    """The same with every checkpoint found on disk, its place absolute and its SHA-256 filled in."""
-    parts = {
-        name: None if part is None else pin_checkpoints(part)
-        for name, part in (
-            ("segmenter", config.segmenter),
-            ("detector", config.detector),
-            ("expert", config.expert),
-            ("captioner", config.captioner),
-            ("other", config.other),
-        )
-    }
-    return replace(config, **parts)  # type: ignore[arg-type]
-
-
-def box_checkpoints(config: AnnotatorConfig) -> dict[str, str]:
-    """Identity of the detector's and the expert's weights, by the field that names them."""
-    return {
-        role: resolve(checkpoint).identity
-        for part in (config.detector, config.expert)
-        if part is not None
-        for role, checkpoint in checkpoints_of(part).items()
-    }
-
-
-def annotator_checkpoints(config: AnnotatorConfig) -> dict[str, str]:
-    """Identity of every checkpoint by role: what a manifest records."""
-    own = {} if config.segmenter is None else checkpoint_identities(config.segmenter)
-    other = {} if config.other is None else checkpoint_identities(config.other)
-    words = {} if config.captioner is None else {"florence2": resolve(config.captioner.florence2).identity}
-    return own | box_checkpoints(config) | words | {f"other.{role}": found for role, found in other.items()}
-
-
-def weight_files(config: AnnotatorConfig) -> list[Path]:
-    """The safetensors files of every checkpoint that takes part."""
-    segmenters = [part for part in (config.segmenter, config.other) if part is not None]
-    found = [place for part in segmenters for place in resolved_checkpoints(part).values()]
-    for box_part in (config.detector, config.expert, config.captioner):
-        if box_part is not None:
-            found += [resolve(checkpoint) for checkpoint in checkpoints_of(box_part).values()]
-    return [file for place in found for file in place.weight_files]
-
-
-def planes_of_scores(config: AnnotatorConfig) -> int:
-    """Planes of an image's pixels that scores take at once."""
-    return max((planes_in_memory(part) for part in (config.segmenter, config.other) if part), default=0)
-
-
-def check_annotator_licences(config: AnnotatorConfig) -> None:
-    """Raise `CheckpointError` where a checkpoint's licence must be accepted first and is not."""
-    for segmenter in (config.segmenter, config.other):
-        if segmenter is not None:
-            check_licences(segmenter)
-
-
-def check_annotator_models(config: AnnotatorConfig, vocabulary: Vocabulary) -> None:
-    """Raise `CheckpointError` where models do not fit the config or each other, `VocabularyError` where the detector
-    cannot read a name. Reads configs and tokenizers, no weights.
-    """
-    for segmenter in (config.segmenter, config.other):
-        if segmenter is not None:
-            check_models(segmenter)
-    if isinstance(config.detector, LlmDetConfig):
-        place = resolve(config.detector.llmdet)
-        check_detector_model(place)
-        names = asked_names(config.detector, vocabulary).names
-        check_detector_names(place, names, names_per_prompt=config.detector.reading.names_per_prompt)
-    if config.captioner is not None:
-        check_florence2(resolve(config.captioner.florence2))
-    if config.expert is not None:
-        expert = resolve(config.expert.fgclip2)
-        fgclip2_config(read_config(expert), place=str(expert.folder))
 
 
 def one_thread_on_a_cpu(device: str) -> None:

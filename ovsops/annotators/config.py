@@ -8,11 +8,14 @@ from ovsops.backbones.florence2 import Florence2Config
 from ovsops.backbones.mm_grounding_dino import DetectorConfig
 from ovsops.errors import ConfigError
 from ovsops.regions.attributes import Words
+from ovsops.regions.calibration import ScoreCalibrator
 from ovsops.regions.caption_config import CaptionConfig, GroundingConfig
+from ovsops.regions.exclusive import ExclusiveConfig
 from ovsops.regions.presence import PresenceGate, SimilarityConfig
 from ovsops.regions.proposals import ProposalConfig
 from ovsops.regions.recalibrate import RecalibrationConfig
 from ovsops.regions.verify import VerifyConfig
+from ovsops.segmenters.kinds import AnySegmenterConfig
 from ovsops.segmenters.sam3_boxes import Sam3BoxConfig
 
 
@@ -143,3 +146,54 @@ class Florence2CaptionerConfig:
 
 AnyCaptionerConfig = Florence2CaptionerConfig
 """The config of any kind; `kind` says which."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotatorConfig:
+    """Who takes part. At least a segmenter or a detector."""
+
+    segmenter: AnySegmenterConfig | None = None
+    detector: AnyDetectorConfig | None = None
+    expert: ExpertConfig | None = None
+    captioner: AnyCaptionerConfig | None = None
+    other: AnySegmenterConfig | None = None
+    """A second segmenter, whose opinion is compared with the first one's."""
+    exclusive: ExclusiveConfig = field(default_factory=ExclusiveConfig)
+    calibrator: ScoreCalibrator | None = None
+
+    def __post_init__(self) -> None:
+        if self.segmenter is None and self.detector is None:
+            raise ConfigError("neither segmenter nor detector: give one of them, or both")
+        needs_map = isinstance(self.detector, ProposalDetectorConfig)
+        if needs_map and self.segmenter is None:
+            raise ConfigError(
+                "detector.kind is proposals: they are parts of a segmenter's map; add `segmenter`"
+            )
+        if isinstance(self.detector, Sam3DetectorConfig) and getattr(self.segmenter, "kind", "") != "sam3":
+            raise ConfigError(
+                "detector.kind is sam3: `segmenter` must be of kind sam3, too; it is asked once for both"
+            )
+        if isinstance(self.detector, LlmDetConfig) and self.detector.masks == "sam3":
+            if getattr(self.segmenter, "kind", "") != "sam3":
+                raise ConfigError(
+                    "detector.masks is sam3: `segmenter` must be of kind sam3, which is shown the boxes"
+                )
+        if self.expert is not None and self.detector is None:
+            raise ConfigError(
+                "expert: there is no detector whose boxes it could judge; add `detector` (`{kind: proposals}` takes "
+                "the segmenter's own things)"
+            )
+        if self.captioner is not None and self.detector is None:
+            raise ConfigError(
+                "captioner: there is no detector whose boxes it could describe; add `detector` (`{kind: proposals}` "
+                "takes the segmenter's own things), or use `ask`, which describes every region"
+            )
+        if self.other is not None and self.segmenter is None:
+            raise ConfigError("agreement: there is no first segmenter to compare with; add `segmenter`")
+        if isinstance(self.detector, LlmDetConfig) and self.detector.ask == "groups":
+            recalibration = None if self.expert is None else self.expert.recalibration
+            if recalibration is None or recalibration.mode == "keep":
+                raise ConfigError(
+                    "detector.ask is groups: which class of the group a box shows must be said by `expert` with "
+                    "recalibration.mode competing or global"
+                )

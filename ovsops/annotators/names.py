@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
+from ovsops.annotators.config import LlmDetConfig
 from ovsops.errors import VocabularyError
 from ovsops.regions.exclusive import NO_GROUP
 from ovsops.regions.recalibrate import competing_groups
@@ -157,3 +158,10 @@ def _prompts(vocabulary: Vocabulary, spec: ClassSpec, languages: Sequence[str]) 
         if language in vocabulary.languages
         for words in vocabulary.prompts_of(spec, language)
     ]
+
+
+def asked_names(config: LlmDetConfig, vocabulary: Vocabulary) -> DetectorNames:
+    """What the detector is asked for."""
+    if config.ask == "groups":
+        return group_names(vocabulary)
+    return detector_names(vocabulary, config.languages)

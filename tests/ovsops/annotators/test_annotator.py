@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ovsops.annotators.annotator import Annotator
-from ovsops.annotators.build import AnnotatorConfig, compute_annotator_text, load_annotator
-from ovsops.annotators.config import ExpertConfig, LlmDetConfig
+from ovsops.annotators.build import compute_annotator_text, load_annotator
+from ovsops.annotators.config import AnnotatorConfig, ExpertConfig, LlmDetConfig
 from ovsops.backbones.checkpoint import Checkpoint
 from ovsops.backbones.fgclip2 import FgClip2
 from ovsops.backbones.mm_grounding_dino import DetectorConfig
