@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from ovsops.backbones.fgclip2_model import FgClip2Model
 from ovsops.losses.gather import Gather, no_gather
 from ovsops.miniature.region_truth import Located
+from ovsops.training.deeper import deepen_vision
 from ovsops.training.fgclip2_batch import ThingMaps
 from ovsops.training.fgclip2_labels import label_head, label_loss, patch_labels
 from ovsops.training.fgclip2_module import FgClip2Embedder
@@ -37,6 +38,8 @@ class FgClip2PatchesConfig:
     """Of the region features' loss beside the patches'."""
     region_scale: float = 11.0
     """Region features have this length before their head."""
+    vision_layers: int | None = None
+    """Blocks of the vision tower; those that the start has not are laid between its own and add nothing at first."""
     mirror: bool = True
     """Scenes are mirrored left to right and upside down, each in half of the steps."""
     seed: int = 0
@@ -46,6 +49,8 @@ class FgClip2PatchesConfig:
         require_at_least(self, "program", 0, "region_weight")
         require_positive(self, "program", "region_scale")
         require_seed(self, "program")
+        if self.vision_layers is not None:
+            require_at_least(self, "program", 1, "vision_layers")
 
 
 class FgClip2Taught(nn.Module):
@@ -73,6 +78,8 @@ class FgClip2PatchesProgram:
     ) -> None:
         self.bank, self.config, self.gather, self.world_size = bank, config, gather, world_size
         self.device = device
+        if config.vision_layers is not None:
+            deepen_vision(model, num_layers=config.vision_layers)
         model.requires_grad_(False)
         for part in taught_parts(model):
             part.requires_grad_(True)
