@@ -12,12 +12,11 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
 from ovsops.losses.precision import at_least_float32
-from ovsops.losses.set_prediction import Matches, box_losses, generalized_iou
+from ovsops.losses.set_prediction import Matches, box_losses, cheapest_matches, generalized_iou
 
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
 """Of the focal loss (arXiv:1708.02002): weight of what is true, and how much less what is already right counts."""
@@ -69,14 +68,7 @@ def match_boxes(
         + weights.box_l1 * torch.cdist(at_least_float32(boxes), targets.boxes, p=1)
         - weights.box_giou * generalized_iou(boxes[:, :, None], targets.boxes[:, None])
     )
-    found: list[tuple[int, int, int]] = []
-    for picture, (cost, is_there) in enumerate(zip(costs.cpu(), targets.is_there.cpu(), strict=True)):
-        places = is_there.nonzero().flatten().repeat(queries_per_target)
-        queries, chosen = linear_sum_assignment(cost[:, places].numpy())
-        found += [(picture, int(q), int(places[k])) for q, k in zip(queries, chosen, strict=True)]
-    pictures, of_queries, of_targets = torch.tensor(found, dtype=torch.int64).reshape(-1, 3).unbind(dim=1)
-    device = label_logits.device
-    return Matches(pairs=pictures.to(device), queries=of_queries.to(device), targets=of_targets.to(device))
+    return cheapest_matches(costs, targets.is_there, queries_per_target=queries_per_target)
 
 
 def labelled_box_losses(

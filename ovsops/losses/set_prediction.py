@@ -68,14 +68,22 @@ def match_queries(
         + weights.dice * _pairwise_dice(mask_logits, targets.masks)
         - weights.score * scores[:, :, None]
     )
+    return cheapest_matches(costs, targets.is_there)
+
+
+def cheapest_matches(
+    costs: Float[Tensor, "N Q K"], is_there: Bool[Tensor, "N K"], *, queries_per_target: int = 1
+) -> Matches:
+    """The assignment of least cost of what `is_there` to `queries_per_target` queries each, no query twice."""
     found: list[tuple[int, int, int]] = []
-    for pair, (cost, is_there) in enumerate(zip(costs.cpu(), targets.is_there.cpu(), strict=True)):
-        places = is_there.nonzero().flatten()
+    for pair, (cost, present) in enumerate(zip(costs.cpu(), is_there.cpu(), strict=True)):
+        places = present.nonzero().flatten().repeat(queries_per_target)
         queries, chosen = linear_sum_assignment(cost[:, places].numpy())
         found += [(pair, int(q), int(places[k])) for q, k in zip(queries, chosen, strict=True)]
     pairs, of_queries, of_targets = torch.tensor(found, dtype=torch.int64).reshape(-1, 3).unbind(dim=1)
-    device = query_logits.device
-    return Matches(pairs=pairs.to(device), queries=of_queries.to(device), targets=of_targets.to(device))
+    return Matches(
+        pairs=pairs.to(costs.device), queries=of_queries.to(costs.device), targets=of_targets.to(costs.device)
+    )
 
 
 def set_prediction_losses(

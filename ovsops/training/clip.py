@@ -39,12 +39,11 @@ from ovsops.training.scenes import (
     NUM_STUFF,
     NUM_THING_CLASSES,
     SceneBank,
-    batch_indices,
+    StepDraws,
     check_picture_size,
     matches,
     phrase_codes,
     region_shares,
-    step_generator,
     stuff_codes,
 )
 
@@ -145,12 +144,13 @@ class ClipProgram:
         world_size: int = 1,
         device: str = "cpu",
     ) -> None:
-        self.bank, self.config, self.gather, self.world_size, self.device = (
-            bank,
-            config,
-            gather,
-            world_size,
-            device,
+        self.bank, self.config, self.gather, self.device = bank, config, gather, device
+        self.draws = StepDraws(
+            num_scenes=len(bank),
+            batch_size=config.batch_size,
+            seed=config.seed,
+            rank=gather.rank,
+            world_size=world_size,
         )
         write_clip_tokenizer(work_folder, WORDS)
         self.model = miniature_clip(len(WORDS), seed=config.seed)
@@ -174,16 +174,7 @@ class ClipProgram:
         `total`.
         """
         config = self.config
-        rank = self.gather.rank
-        rows = batch_indices(
-            step,
-            num_scenes=len(self.bank),
-            batch_size=config.batch_size,
-            seed=config.seed,
-            rank=rank,
-            world_size=self.world_size,
-        )
-        generator = step_generator(config.seed + 1, step * self.world_size + rank)
+        rows, generator = self.draws(step)
         views = normalized(self.bank.images[rows].to(self.device).float(), mean=CLIP_MEAN, std=CLIP_STD)
         embedded = self.model.vision_model.embeddings(views)
         scale = learned_logit_scale(self.model.logit_scale)

@@ -25,10 +25,9 @@ from ovsops.training.patch_labels import weighted_cross_entropy
 from ovsops.training.scenes import (
     NUM_CLASSES,
     SceneBank,
-    batch_indices,
+    StepDraws,
     check_picture_size,
     class_shares,
-    step_generator,
 )
 
 
@@ -78,12 +77,13 @@ class Dinov2Program:
         world_size: int = 1,
         device: str = "cpu",
     ) -> None:
-        self.bank, self.config, self.gather, self.world_size, self.device = (
-            bank,
-            config,
-            gather,
-            world_size,
-            device,
+        self.bank, self.config, self.device = bank, config, device
+        self.draws = StepDraws(
+            num_scenes=len(bank),
+            batch_size=config.batch_size,
+            seed=config.seed,
+            rank=gather.rank,
+            world_size=world_size,
         )
         model = build_model(seed=config.seed)
         self.patch_size = int(model.config.patch_size)
@@ -98,16 +98,7 @@ class Dinov2Program:
     def losses(self, step: int) -> Mapping[str, Tensor]:
         """`patches`, `pictures` and their weighted `total`."""
         config, bank = self.config, self.bank
-        rank = self.gather.rank
-        rows = batch_indices(
-            step,
-            num_scenes=len(bank),
-            batch_size=config.batch_size,
-            seed=config.seed,
-            rank=rank,
-            world_size=self.world_size,
-        )
-        generator = step_generator(config.seed + 1, step * self.world_size + rank)
+        rows, generator = self.draws(step)
         images, semantic = bank.images[rows].to(self.device), bank.semantic[rows].to(self.device)
         flipped = torch.rand(len(rows), generator=generator) < 0.5
         images, semantic = mirrored(images, flipped), mirrored(semantic, flipped)

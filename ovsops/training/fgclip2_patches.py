@@ -25,7 +25,7 @@ from ovsops.training.fgclip2_labels import label_head, label_loss, patch_labels
 from ovsops.training.fgclip2_module import FgClip2Embedder
 from ovsops.training.fgclip2_scenes import corners, located_things
 from ovsops.training.fields import require_at_least, require_positive, require_seed
-from ovsops.training.scenes import SceneBank, batch_indices, step_generator, thing_codes
+from ovsops.training.scenes import SceneBank, StepDraws, thing_codes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +76,14 @@ class FgClip2PatchesProgram:
         world_size: int = 1,
         device: str = "cpu",
     ) -> None:
-        self.bank, self.config, self.gather, self.world_size = bank, config, gather, world_size
-        self.device = device
+        self.bank, self.config, self.device = bank, config, device
+        self.draws = StepDraws(
+            num_scenes=len(bank),
+            batch_size=config.batch_size,
+            seed=config.seed,
+            rank=gather.rank,
+            world_size=world_size,
+        )
         if config.vision_layers is not None:
             deepen_vision(model, num_layers=config.vision_layers)
         model.requires_grad_(False)
@@ -91,15 +97,8 @@ class FgClip2PatchesProgram:
 
     def losses(self, step: int) -> Mapping[str, Tensor]:
         """`patches`, `regions`, and the weighted `total`."""
-        rows = batch_indices(
-            step,
-            num_scenes=len(self.bank),
-            batch_size=self.config.batch_size,
-            seed=self.config.seed,
-            rank=self.gather.rank,
-            world_size=self.world_size,
-        )
-        flips = self._flips(step)
+        rows, generator = self.draws(step)
+        flips = self._flips(generator)
         pixels = self.bank.images[rows].flip([axis + 2 for axis in flips])
         things = ThingMaps(
             instances=self.bank.instances[rows].flip([axis + 1 for axis in flips]),
@@ -133,11 +132,10 @@ class FgClip2PatchesProgram:
         """An FG-CLIP 2 checkpoint folder with its tokenizer, float16."""
         self.embedder.export(folder)
 
-    def _flips(self, step: int) -> list[int]:
+    def _flips(self, generator: torch.Generator) -> list[int]:
         """Axes that this step's scenes are mirrored along: 0 upside down, 1 left to right."""
         if not self.config.mirror:
             return []
-        generator = step_generator(self.config.seed + 1, step * self.world_size + self.gather.rank)
         return [axis for axis in (0, 1) if bool(torch.rand((), generator=generator) < 0.5)]
 
     def _boxes(self, things: list[list[Located]], flips: list[int]) -> Float[Tensor, "R 4"]:

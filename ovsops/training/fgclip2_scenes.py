@@ -24,7 +24,7 @@ from ovsops.miniature.region_truth import (
 )
 from ovsops.training.fgclip2_batch import CaptionBatch, RegionBatch, ThingMaps, keys_of
 from ovsops.training.fields import require_at_least, require_share
-from ovsops.training.scenes import NUM_THING_CLASSES, SceneBank, batch_indices, step_generator
+from ovsops.training.scenes import NUM_THING_CLASSES, SceneBank, StepDraws
 
 ATTRIBUTES: tuple[Attribute, ...] = get_args(Attribute)
 
@@ -77,19 +77,21 @@ class SceneRegions:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.bank, self.batch_size, self.seed = bank, batch_size, seed
+        self.bank = bank
         self.config = SceneRegionsConfig() if config is None else config
-        self.rank, self.world_size = rank, world_size
+        self.draws = StepDraws(
+            num_scenes=len(bank), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size
+        )
         self._keys = keys_of(list(bank.captions["en", "long"]))
 
     def captions(self, step: int) -> CaptionBatch:
         """Images with captions, each in a language of its own."""
-        rows, generator = self._rows(step)
+        rows, generator = self.draws(step)
         return CaptionBatch(**self._captioned(rows, generator))
 
     def regions(self, step: int) -> RegionBatch:
         """The same with all things of the scenes, windows of stuff, and negatives for some of the things."""
-        rows, generator = self._rows(step)
+        rows, generator = self.draws(step)
         captioned = self._captioned(rows, generator)
         numbers = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         said = self._said(numbers)
@@ -112,17 +114,6 @@ class SceneRegions:
             negatives=negatives,
             things=ThingMaps(instances=self.bank.instances[rows], codes=self.bank.codes[rows]),
         )
-
-    def _rows(self, step: int) -> tuple[Int[Tensor, " B"], torch.Generator]:
-        rows = batch_indices(
-            step,
-            num_scenes=len(self.bank),
-            batch_size=self.batch_size,
-            seed=self.seed,
-            rank=self.rank,
-            world_size=self.world_size,
-        )
-        return rows, step_generator(self.seed + 1, step * self.world_size + self.rank)
 
     def _captioned(self, rows: Int[Tensor, " B"], generator: torch.Generator) -> dict[str, Any]:
         languages = torch.randint(len(LANGUAGES), (2, len(rows)), generator=generator).tolist()

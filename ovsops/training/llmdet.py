@@ -48,10 +48,9 @@ from ovsops.training.patch_labels import weighted_cross_entropy
 from ovsops.training.scenes import (
     NUM_CLASSES,
     SceneBank,
-    batch_indices,
+    StepDraws,
     check_picture_size,
     class_shares,
-    step_generator,
     tight_boxes,
 )
 
@@ -136,12 +135,13 @@ class LlmDetProgram:
         world_size: int = 1,
         device: str = "cpu",
     ) -> None:
-        self.bank, self.config, self.rank, self.world_size, self.device = (
-            bank,
-            config,
-            gather.rank,
-            world_size,
-            device,
+        self.bank, self.config, self.device = bank, config, device
+        self.draws = StepDraws(
+            num_scenes=len(bank),
+            batch_size=config.batch_size,
+            seed=config.seed,
+            rank=gather.rank,
+            world_size=world_size,
         )
         check_picture_size(bank.size_hw, patch_size=PATCH_SIZE, side=IMAGE_SIZE)
         write_bert_tokenizer(work_folder, WORDS)
@@ -154,15 +154,7 @@ class LlmDetProgram:
     def losses(self, step: int) -> Mapping[str, Tensor]:
         """The terms of `TERMS` (0 but for the cells' in the first `cells_only_steps`) and their weighted `total`."""
         config = self.config
-        rows = batch_indices(
-            step,
-            num_scenes=len(self.bank),
-            batch_size=config.batch_size,
-            seed=config.seed,
-            rank=self.rank,
-            world_size=self.world_size,
-        )
-        generator = step_generator(config.seed + 1, step * self.world_size + self.rank)
+        rows, generator = self.draws(step)
         flipped = torch.rand(len(rows), generator=generator) < 0.5
         images = mirrored(self.bank.images[rows], flipped).to(self.device)
         views = normalized(images.float(), mean=IMAGENET_MEAN, std=IMAGENET_STD)

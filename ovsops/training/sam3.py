@@ -47,11 +47,10 @@ from ovsops.training.scenes import (
     NUM_STUFF,
     NUM_THING_CLASSES,
     SceneBank,
-    batch_indices,
+    StepDraws,
     check_picture_size,
     class_shares,
     region_shares,
-    step_generator,
     tight_boxes,
 )
 
@@ -151,12 +150,13 @@ class Sam3Program:
         world_size: int = 1,
         device: str = "cpu",
     ) -> None:
-        self.bank, self.config, self.gather, self.world_size, self.device = (
-            bank,
-            config,
-            gather,
-            world_size,
-            device,
+        self.bank, self.config, self.device = bank, config, device
+        self.draws = StepDraws(
+            num_scenes=len(bank),
+            batch_size=config.batch_size,
+            seed=config.seed,
+            rank=gather.rank,
+            world_size=world_size,
         )
         write_clip_tokenizer(work_folder, WORDS)
         self.model = miniature_sam3(len(WORDS), seed=config.seed)
@@ -179,16 +179,7 @@ class Sam3Program:
     def losses(self, step: int) -> Mapping[str, Tensor]:
         """The terms of `TERMS` (0 without phrases, in the first `patches_only_steps`) and their weighted `total`."""
         config = self.config
-        rank = self.gather.rank
-        rows = batch_indices(
-            step,
-            num_scenes=len(self.bank),
-            batch_size=config.batch_size,
-            seed=config.seed,
-            rank=rank,
-            world_size=self.world_size,
-        )
-        generator = step_generator(config.seed + 1, step * self.world_size + rank)
+        rows, generator = self.draws(step)
         flipped = torch.rand(len(rows), generator=generator) < 0.5
         images = mirrored(self.bank.images[rows], flipped).to(self.device)
         semantic = mirrored(self.bank.semantic[rows], flipped)

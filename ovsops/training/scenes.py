@@ -182,6 +182,30 @@ def batch_indices(
     return order[start : start + batch_size]
 
 
+@dataclass(frozen=True, kw_only=True)
+class StepDraws:
+    """What a worker draws for a step: its scenes, and random numbers of its own."""
+
+    num_scenes: int
+    batch_size: int
+    """Scenes per worker and step."""
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+
+    def __call__(self, step: int) -> tuple[Int[Tensor, " B"], torch.Generator]:
+        """Places of the scenes, as `batch_indices` says, and a generator that no other step or worker has."""
+        rows = batch_indices(
+            step,
+            num_scenes=self.num_scenes,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+        return rows, step_generator(self.seed + 1, step * self.world_size + self.rank)
+
+
 def step_generator(seed: int, step: int) -> torch.Generator:
     """Random numbers that depend on seed and step alone, so that a resumed run draws the same."""
     return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)

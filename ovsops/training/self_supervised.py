@@ -34,7 +34,7 @@ from ovsops.training.fields import (
     require_weights,
 )
 from ovsops.training.mapper_views import random_boxes
-from ovsops.training.scenes import SceneBank, batch_indices, step_generator
+from ovsops.training.scenes import SceneBank, StepDraws
 
 NUM_GLOBAL = 2
 
@@ -140,12 +140,13 @@ class SelfSupervisedProgram:
         world_size: int = 1,
         device: str = "cpu",
     ) -> None:
-        self.bank, self.config, self.gather, self.world_size, self.device = (
-            bank,
-            config,
-            gather,
-            world_size,
-            device,
+        self.bank, self.config, self.gather, self.device = bank, config, gather, device
+        self.draws = StepDraws(
+            num_scenes=len(bank),
+            batch_size=config.batch_size,
+            seed=config.seed,
+            rank=gather.rank,
+            world_size=world_size,
         )
         model = miniature_dinov2(seed=config.seed)
         self.patch_size = int(model.config.patch_size)
@@ -164,16 +165,7 @@ class SelfSupervisedProgram:
     def losses(self, step: int) -> Mapping[str, Tensor]:
         """`dino`, `ibot`, `koleo` and their weighted `total`."""
         config, student = self.config, self.module.student
-        rank = self.gather.rank
-        rows = batch_indices(
-            step,
-            num_scenes=len(self.bank),
-            batch_size=config.batch_size,
-            seed=config.seed,
-            rank=rank,
-            world_size=self.world_size,
-        )
-        generator = step_generator(config.seed + 1, step * self.world_size + rank)
+        rows, generator = self.draws(step)
         wide = [
             self._view(rows, config.global_pixels, config.global_scale, generator) for _ in range(NUM_GLOBAL)
         ]

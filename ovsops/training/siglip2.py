@@ -38,13 +38,12 @@ from ovsops.training.scenes import (
     NUM_STUFF,
     NUM_THING_CLASSES,
     SceneBank,
-    batch_indices,
+    StepDraws,
     check_picture_size,
     class_shares,
     matches,
     phrase_codes,
     region_shares,
-    step_generator,
     stuff_codes,
 )
 
@@ -121,12 +120,13 @@ class SiglipProgram:
         world_size: int = 1,
         device: str = "cpu",
     ) -> None:
-        self.bank, self.config, self.gather, self.world_size, self.device = (
-            bank,
-            config,
-            gather,
-            world_size,
-            device,
+        self.bank, self.config, self.gather, self.device = bank, config, gather, device
+        self.draws = StepDraws(
+            num_scenes=len(bank),
+            batch_size=config.batch_size,
+            seed=config.seed,
+            rank=gather.rank,
+            world_size=world_size,
         )
         write_word_tokenizer(work_folder, WORDS)
         model = miniature_siglip(len(WORDS), seed=config.seed)
@@ -142,16 +142,7 @@ class SiglipProgram:
     def losses(self, step: int) -> Mapping[str, Tensor]:
         """`captions`, `regions`, `patches`, `labels`, `translations` and their weighted `total`."""
         config = self.config
-        rank = self.gather.rank
-        rows = batch_indices(
-            step,
-            num_scenes=len(self.bank),
-            batch_size=config.batch_size,
-            seed=config.seed,
-            rank=rank,
-            world_size=self.world_size,
-        )
-        generator = step_generator(config.seed + 1, step * self.world_size + rank)
+        rows, generator = self.draws(step)
         tokens = self._patch_tokens(rows)
         captions = self._captions(rows, generator)
         phrases, codes = self._phrases(rows, generator)

@@ -65,7 +65,7 @@ def turned_thing(thing: Located, height: int, width: int) -> Located:
 def test_boxes_are_mirrored_with_their_pictures(bank: SceneBank, tmp_path: Path) -> None:
     """A mirrored bank whose steps are not mirrored has the losses of the bank whose steps are."""
     made = program(bank, tmp_path / "a")
-    step = next(step for step in range(50) if made._flips(step) == [0, 1])
+    step = next(step for step in range(50) if made._flips(made.draws(step)[1]) == [0, 1])
     height, width = bank.size_hw
     turned_things = tuple(
         tuple(turned_thing(thing, height, width) for thing in located_things(bank, row))
