@@ -145,8 +145,9 @@ _OBJECT_SENTENCES: Mapping[str, str] = {
     ),
     "instance_ece": (
         "expected calibration error: how far the score is from the share of instances with such scores that are right,"
-        " over {num_bins} bins; 0 is perfect, lower is better. Right is an instance of the true class that overlaps a"
-        " free true object's box by 0.50. Poor instances with honest scores have 0."
+        " over {num_bins} bins; 0 is perfect, lower is better. Right is an instance of the true class whose box, as the"
+        " detector drew it, overlaps a free true object's by 0.50; its mask may be worse. Poor instances with honest"
+        " scores have 0."
     ),
     "instance_ece_calibrated": "the same for calibrated scores, of the instances that have it; lower is better.",
 }

@@ -143,7 +143,8 @@ class ObjectCounter:
 
     def row(self, image: LabelledImage, mine: FoundInstances, truth: TrueObjects) -> Int64[np.ndarray, "k"]:
         """All that adds up. `truth` holds things alone."""
-        outcomes = outcomes_at_half(mine.found, truth)
+        # a detector's score is about the box that it drew, not about the one around the mask made of it
+        outcomes = outcomes_at_half(replace(mine.found, boxes_xyxy=mine.detector_boxes_xyxy), truth)
         has_calibrated = ~np.isnan(mine.calibrated)
         num_places = self.classes.num_places
         counts = [np.bincount(labels, minlength=num_places) for labels in (mine.found.labels, truth.labels)]

@@ -59,8 +59,8 @@ OBJECT_MEANINGS: Mapping[str, str] = {
     "il_mcc": "IL_MCC of what was found",
     "presence_il_mcc": "IL_MCC of presence scores",
     "verified_absent_right": "verified absent, and absent",
-    "instance_ece": "ECE of instance scores, raw",
-    "instance_ece_calibrated": "ECE of instance scores, calibrated",
+    "instance_ece": "ECE of instance scores, raw, by the detector's boxes",
+    "instance_ece_calibrated": "ECE of instance scores, calibrated, by the detector's boxes",
 }
 """What each figure is, in the order of tables."""
 HEADLINES = (

@@ -73,7 +73,7 @@ def test_every_thing_is_a_region_with_a_phrase_that_is_true_of_it(bank: SceneBan
 def test_phrases_have_equal_keys_exactly_where_they_say_the_same(bank: SceneBank) -> None:
     """Full phrases of things: their keys are those of all values."""
     batch = source(bank, replace(NO_STUFF, noun_share=0.0, full_share=1.0)).regions(0)
-    rows = source(bank)._rows(0)[0].tolist()
+    rows = source(bank).draws(0)[0].tolist()
     things = [thing for row in rows for thing in bank.things[row]]
     said = [(thing.noun, *values_of(thing).values()) for thing in things]
     expected = torch.tensor([[a == b for b in said] for a in said])
@@ -87,7 +87,7 @@ def test_stuff_comes_in_windows_that_show_nothing_else(bank: SceneBank) -> None:
     windows = [place for place, phrase in enumerate(many.phrases) if phrase in names]
     assert len(many.phrases) - len(few.phrases) == len(windows) > 4
     assert not {*windows} & {*many.hard_regions.tolist()}
-    rows = source(bank)._rows(0)[0].tolist()
+    rows = source(bank).draws(0)[0].tolist()
     for place in windows:
         x1, y1, x2, y2 = map(int, many.boxes_xyxy[place].tolist())
         seen = bank.semantic[rows[int(many.box_images[place])], y1:y2, x1:x2].unique().tolist()

@@ -154,6 +154,16 @@ def test_the_detectors_boxes_are_told_from_the_tight_ones() -> None:
     assert found["detector_box_ap"] == pytest.approx(0.1)
 
 
+def test_a_score_is_judged_by_the_detectors_box() -> None:
+    """A mask that covers half of what the detector saw is poor; the detector was right all the same."""
+    half = (0, 0, 10, 4)
+    found = figures(
+        [(image(region(BALL, half, 0.9, bbox_detector=[0.0, 0, 10, 10])), truth((BALL, (0, 0, 10, 10))))]
+    )
+    assert (found["box_ap50"], found["detector_box_ap50"]) == (0.0, 1.0)
+    assert found["instance_ece"] == pytest.approx(0.1, abs=1e-6)
+
+
 def test_presence_by_hand() -> None:
     """Said and there, said and not there, not said though there, not said and not there: the four cells."""
     pairs = [
