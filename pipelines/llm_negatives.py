@@ -63,8 +63,13 @@ class LlmNegatives:
         self.counts = LlmCounts()
         self._lock = threading.Lock()
 
-    def ask(self, captions: Sequence[Caption]) -> list[CandidateNegatives | RowError]:
-        """Candidates of each caption, or why there are none: a reason of `captions.accept`, or an `EndpointError`."""
+    def ask(
+        self, captions: Sequence[Caption], total: LlmCounts | None = None
+    ) -> list[CandidateNegatives | RowError]:
+        """Candidates of each caption, or why there are none: a reason of `captions.accept`, or an `EndpointError`.
+
+        What became of these captions is added to `total`, too.
+        """
         counts = LlmCounts()
         found: list[CandidateNegatives | RowError] = []
         places: list[int] = []
@@ -90,6 +95,8 @@ class LlmNegatives:
             found[place] = answer.candidates
         with self._lock:
             self.counts.add(counts)
+        if total is not None:
+            total.add(counts)
         return found
 
     def _parse(self, counts: LlmCounts, caption: Caption, text: str, reply: str) -> LlmReply:

@@ -20,6 +20,7 @@ from ovsops.negatives.sampler import NegativeSampler, fit_sampler
 from pipelines.labelled_shards import LabelRun, read_committed, source_tasks
 from pipelines.negatives_audit import AuditConfig, audit_rows, audit_strata, write_audit
 from pipelines.negatives_checks import ValidatorFactory
+from pipelines.negatives_llm import LlmDraw, LlmTally, llm_totals, over_limits
 from pipelines.negatives_stage import NegativesStage, TextColumn, text_of
 from pipelines.readers import ReaderConfig
 from pipelines.runner import Engine
@@ -64,6 +65,8 @@ class NegativesJob(UnitJob):
     draw: DrawConfig = field(default_factory=DrawConfig)
     validators: ValidatorFactory | None = None
     """Builds, on the worker, what candidates are shown to."""
+    llm: LlmDraw | None = None
+    """A language model that writes, too. Its texts want a validator of texts."""
     audit: AuditConfig = field(default_factory=AuditConfig)
     reader: ReaderConfig = field(default_factory=ReaderConfig)
     """As the label run read its shards; used where a validator looks at pixels."""
@@ -108,6 +111,7 @@ class NegativesJob(UnitJob):
             spare=self.draw.spare,
             validators=self.validators,
             reader=self.reader,
+            llm=self.llm,
         )
 
     def sampler(self, storage: Storage) -> NegativeSampler:
@@ -123,13 +127,17 @@ class NegativesJob(UnitJob):
 
     def totals(self, commits: Sequence[UnitCommit]) -> dict[str, Any]:
         """Regions with and without negatives."""
-        return {
+        found = {
             "regions": row_totals(commits, "with_negatives"),
             "level": self.negatives.level,
             "languages": counted(commits, "languages"),
             "types": counted(commits, "types"),
             "candidates_dropped": counted(commits, "dropped"),
         }
+        if self.llm is None:
+            return found
+        tally = LlmTally.of(commit.counts["llm"] for commit in commits)
+        return found | {"sources": counted(commits, "sources"), "llm": llm_totals(tally, self.llm)}
 
     def end(
         self, storage: Storage, engine: Engine, commits: Sequence[UnitCommit]
@@ -148,10 +156,13 @@ class NegativesJob(UnitJob):
         chosen = audit_rows(gather(engine, audit_strata, calls), self.audit)
         files = write_audit(storage, chosen)
         sample = self.sample(storage)
+        over = []
+        if self.llm is not None:
+            over = over_limits(LlmTally.of(commit.counts["llm"] for commit in commits), self.llm)
         return {
             "corpus": {"captions": dict(sample.num_seen), "sample_sha256": sample.digest()},
             "audit": {"rows": len(chosen), "files": files},
-        }, []
+        }, over
 
 
 def sample_shard(

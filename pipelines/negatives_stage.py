@@ -14,19 +14,20 @@ from ovsops.negatives.candidates import (
     TOO_FEW,
     CandidateNegatives,
     RegionContext,
-    Source,
     Validated,
     choose_ten,
     same_place,
     validate_all,
 )
 from ovsops.negatives.config import NUM_NEGATIVES
-from ovsops.negatives.sampler import Negatives, NegativeSampler
+from ovsops.negatives.sampler import Negatives, NegativeSampler, Refusal
+from pipelines.endpoint_config import EndpointError
 from pipelines.labelled_shards import SourceShard, read_committed
 from pipelines.negatives_checks import Checks, ValidatorFactory
+from pipelines.negatives_llm import LlmDraw, LlmTally, LlmWriter, candidates_of, choose_written
 from pipelines.parts import seal_table
 from pipelines.readers import ReaderConfig
-from pipelines.schemas import NEGATIVES
+from pipelines.schemas import NEGATIVES, WRITTEN_NEGATIVES
 from pipelines.storage import StorageOptions, open_storage
 from pipelines.units import SealedUnit, UnitStage
 
@@ -65,10 +66,11 @@ class NegativesStage(UnitStage):
         spare: int,
         validators: ValidatorFactory | None,
         reader: ReaderConfig,
+        llm: LlmDraw | None = None,
     ) -> None:
         super().__init__(output, options, run)
         self.labels, self.categories, self.sampler, self.texts = labels, categories, sampler, texts
-        self.factory, self.reader = validators, reader
+        self.factory, self.reader, self.llm = validators, reader, llm
         self.count = NUM_NEGATIVES + (spare if validators is not None else 0)
 
     def setup(self) -> None:
@@ -76,6 +78,7 @@ class NegativesStage(UnitStage):
         super().setup()
         self.label_storage = open_storage(self.labels, self.options)
         self.checks = Checks(validators=()) if self.factory is None else self.factory.build()
+        self.writer = None if self.llm is None else LlmWriter(self.llm, self.sampler.config)
 
     def work(self, shard: str, name: str, task: Mapping[str, Any]) -> SealedUnit:
         """Negatives of one shard."""
@@ -84,19 +87,26 @@ class NegativesStage(UnitStage):
         keys = dict(zip(images["image_uid"].to_pylist(), images["key"].to_pylist(), strict=True))
         regions = read_committed(self.label_storage, tables["instances"], _COLUMNS)
         features = self._features(task, images, regions)
-        parts: list[pa.Table] = [NEGATIVES.empty_table()]
-        counts = _Counts()
+        schema = NEGATIVES if self.writer is None else WRITTEN_NEGATIVES
+        parts: list[pa.Table] = [schema.empty_table()]
+        counts, tally = _Counts(), LlmTally()
         for some in _whole_images(regions):
-            rows = [row | {"key": keys[row["image_uid"]]} for row in self._rows(some, features)]
+            rows = [row | {"key": keys[row["image_uid"]]} for row in self._rows(some, features, tally)]
             counts.add(rows)
-            parts.append(pa.Table.from_pylist(rows, schema=NEGATIVES))
+            parts.append(pa.Table.from_pylist(rows, schema=schema))
         table = pa.concat_tables(parts)
+        written = {} if self.writer is None else {"sources": counts.sources, "llm": tally.to_plain()}
         return SealedUnit(
             tables={"negatives": seal_table(self.storage, "negatives", shard, table, self.run)},
             read=table.num_rows,
             kept=counts.kept,
             left_out=counts.reasons,
-            counts={"languages": counts.languages, "types": counts.types, "dropped": counts.dropped},
+            counts={
+                "languages": counts.languages,
+                "types": counts.types,
+                "dropped": counts.dropped,
+                **written,
+            },
         )
 
     def _features(
@@ -113,57 +123,86 @@ class NegativesStage(UnitStage):
         return looker.features(SourceShard.of(task).rows(self.reader, self.options), places, by_image)
 
     def _rows(
-        self, regions: Sequence[Mapping[str, Any]], features: Mapping[str, np.ndarray]
+        self, regions: Sequence[Mapping[str, Any]], features: Mapping[str, np.ndarray], tally: LlmTally
     ) -> list[dict[str, Any]]:
-        """Rows of `NEGATIVES`, without `key`, of the regions of some whole images."""
+        """Rows of the table, without `key`, of the regions of some whole images."""
+        uids = [region["instance_uid"] for region in regions]
+        texts = [text_of(region, self.texts) for region in regions]
         drawn = [
-            self.sampler.candidates_for(
-                text_of(region, self.texts), key=region["instance_uid"], count=self.count
-            )
-            for region in regions
+            self.sampler.candidates_for(text, key=uid, count=self.count)
+            for uid, text in zip(uids, texts, strict=True)
         ]
-        made = [i for i, answer in enumerate(drawn) if isinstance(answer, Negatives)]
-        validated = dict(zip(made, self._validated(regions, drawn, made, features), strict=True))
-        rows = []
-        for i, (region, answer) in enumerate(zip(regions, drawn, strict=True)):
-            row: dict[str, Any] = {
+        contexts = self._contexts(regions, features)
+        written = {} if self.writer is None else self.writer.write(uids, texts, drawn, contexts, tally)
+        candidates = {
+            i: found
+            for i, (uid, answer) in enumerate(zip(uids, drawn, strict=True))
+            if (found := candidates_of(uid, answer, written.get(i), self.llm)) is not None
+        }
+        validated = dict(
+            zip(
+                candidates,
+                validate_all(
+                    self.checks.validators, list(candidates.values()), [contexts[i] for i in candidates]
+                ),
+                strict=True,
+            )
+        )
+        return [
+            {
                 "instance_uid": region["instance_uid"],
                 "image_uid": region["image_uid"],
                 "category_id": region["category_id"],
                 "level": self.sampler.config.level,
+                "positive": texts[i],
                 "dropped": [],
+                **self._chosen(drawn[i], validated.get(i), written.get(i), tally),
             }
-            if isinstance(answer, Negatives):
-                row |= _chosen(answer, validated[i])
-            else:
-                row |= {"positive": text_of(region, self.texts), "reason": answer.reason}
-            rows.append(row)
-        return rows
-
-    def _validated(
-        self,
-        regions: Sequence[Mapping[str, Any]],
-        drawn: Sequence[Any],
-        made: Sequence[int],
-        features: Mapping[str, np.ndarray],
-    ) -> list[Validated]:
-        rule: Source = "rule"
-        candidates = [
-            CandidateNegatives(
-                key=regions[i]["instance_uid"],
-                positive=drawn[i].positive,
-                language=drawn[i].language,
-                texts=drawn[i].negatives,
-                types=drawn[i].types,
-                sources=(rule,) * len(drawn[i].negatives),
-            )
-            for i in made
+            for i, region in enumerate(regions)
         ]
-        if not self.checks.validators:
-            return validate_all([], candidates, [RegionContext()] * len(candidates))
+
+    def _contexts(
+        self, regions: Sequence[Mapping[str, Any]], features: Mapping[str, np.ndarray]
+    ) -> list[RegionContext]:
+        if not self.checks.validators and self.writer is None:
+            return [RegionContext()] * len(regions)
         contexts = region_contexts(regions, self.categories)
-        seen = [replace(contexts[i], feature=features.get(regions[i]["instance_uid"])) for i in made]
-        return validate_all(self.checks.validators, candidates, seen)
+        return [
+            replace(context, feature=features.get(region["instance_uid"]))
+            for context, region in zip(contexts, regions, strict=True)
+        ]
+
+    def _chosen(
+        self,
+        answer: Negatives | Refusal,
+        found: Validated | None,
+        written: CandidateNegatives | EndpointError | None,
+        tally: LlmTally,
+    ) -> dict[str, Any]:
+        """Ten, or the reason why they are not ten; what was dropped on the way is said in any case."""
+        if found is None:
+            if written is not None:
+                tally.outcomes["none"] += 1
+            if isinstance(written, EndpointError) and self.llm is not None and self.llm.otherwise == "none":
+                return {"reason": written.code}
+            if not isinstance(answer, Refusal):
+                raise AssertionError("negatives by rule were written, and nobody looked at them")
+            return {"reason": answer.reason}
+        dropped = Counter(reason for reason in found.reasons if reason is not None)
+        row: dict[str, Any] = {
+            "positive": found.kept.positive,
+            "language": found.kept.language,
+            "dropped": [f"{reason}:{count}" for reason, count in sorted(dropped.items())],
+        }
+        if written is None or self.llm is None:
+            ten, reason = choose_ten(found.kept), TOO_FEW
+        else:
+            ten, reason = choose_written(found.kept, self.llm, self.sampler)
+            tally.settle(ten, found, written)
+        if ten is None:
+            return row | {"reason": reason}
+        row |= {"negatives": list(ten.texts), "types": list(ten.types)}
+        return row if self.llm is None else row | {"sources": list(ten.sources)}
 
 
 def text_of(region: Mapping[str, Any], texts: Sequence[TextColumn]) -> str | None:
@@ -200,20 +239,6 @@ def _said(regions: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text for text in texts if text))
 
 
-def _chosen(answer: Negatives, found: Validated) -> dict[str, Any]:
-    """Ten, or the reason why they are not ten; what was dropped on the way is said in any case."""
-    dropped = Counter(reason for reason in found.reasons if reason is not None)
-    row: dict[str, Any] = {
-        "positive": answer.positive,
-        "language": answer.language,
-        "dropped": [f"{reason}:{count}" for reason, count in sorted(dropped.items())],
-    }
-    ten = choose_ten(found.kept)
-    if ten is None:
-        return row | {"reason": TOO_FEW}
-    return row | {"negatives": list(ten.texts), "types": list(ten.types)}
-
-
 def _whole_images(regions: pa.Table) -> Iterator[list[dict[str, Any]]]:
     """Some hundred regions at a time; those of an image stay together."""
     waiting: list[dict[str, Any]] = []
@@ -235,6 +260,7 @@ class _Counts:
         self.reasons: Counter[str] = Counter()
         self.languages: Counter[str] = Counter()
         self.types: Counter[str] = Counter()
+        self.sources: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -245,6 +271,7 @@ class _Counts:
                 self.kept += 1
                 self.languages[row["language"]] += 1
                 self.types.update(row["types"])
+                self.sources.update(row.get("sources", ()))
             for drop in row["dropped"]:
                 reason, _, count = drop.partition(":")
                 self.dropped[reason] += int(count)

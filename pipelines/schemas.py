@@ -131,3 +131,7 @@ NEGATIVES = pa.schema(
 """One row per region of the label run, whatever became of it. `negatives` are exactly ten, with their `types`, or null
 with a `reason`. `positive` is the text that they were made of, marks set straight; with a reason it is the text as it
 came. `dropped` counts candidates that a validator refused (`V_LABEL:2`)."""
+
+WRITTEN_NEGATIVES = NEGATIVES.append(pa.field("sources", pa.list_(pa.string())))
+"""`NEGATIVES` where a language model writes, too: `rule` or `llm` for each negative. The recipe decides which of both
+schemas an output has, so that readers who know the first one read either."""

@@ -110,8 +110,7 @@ class NegativeSampler:
         made = self._trivial(phrase, key, count) if is_trivial else self._changed(phrase, key, count)
         if isinstance(made, str):
             return Refusal(reason=made)
-        adversary = self.adversaries.get(phrase.language)
-        if adversary is not None and adversary.margin(caption, tuple(made)) > self.config.margin_limit:
+        if self.gives_away(caption, phrase.language, tuple(made)):
             return Refusal(reason="R_GIVEN_AWAY")
         return Negatives(
             positive=caption,
@@ -119,6 +118,12 @@ class NegativeSampler:
             types=tuple(made.values()),
             language=phrase.language,
         )
+
+    def gives_away(self, caption: str, language: Language, negatives: tuple[str, ...]) -> bool:
+        """Whether a blind model prefers a caption to its negatives, whoever wrote them, by more than the level
+        allows."""
+        adversary = self.adversaries.get(language)
+        return adversary is not None and adversary.margin(caption, negatives) > self.config.margin_limit
 
     def _trivial(self, phrase: Phrase, key: str, count: int) -> dict[str, str] | Reason:
         generator = _generator(self.config.seed, key, phrase.text)
