@@ -20,7 +20,7 @@ import pyarrow as pa
 from ovsops.errors import ConfigError, ImageDecodeError, RowError
 from ovsops.images.decode import DecodeConfig
 from ovsops.images.decode_pool import DecodePool
-from pipelines.labelled_shards import LabelRun, read_committed
+from pipelines.labelled_shards import LabelRun, labelled_sources, read_committed
 from pipelines.mining import EMBEDDED
 from pipelines.parts import SealedTable, seal_table
 from pipelines.readers import ReaderConfig, read_shard
@@ -99,23 +99,24 @@ def embed_units(labels: LabelRun, sources: Sequence[Shard]) -> tuple[Unit, ...]:
 
     ConfigError where one of them is not there any more.
     """
-    by_id = {shard.id: shard for shard in sources}
-    missing = [commit.name for commit in labels.commits if commit.shard not in by_id]
+    found = labelled_sources(labels, sources)
+    missing = [commit.name for commit, shard in zip(labels.commits, found, strict=True) if shard is None]
     if missing:
         raise ConfigError(
-            f"{len(missing)} labelled shards are not among the inputs, or were replaced, the first one {missing[0]}:"
-            " put them back where they were"
+            f"{len(missing)} labelled shards are not among the inputs, the first one {missing[0]}: put them back where"
+            " they were, or name where they are now in `shards`"
         )
     return tuple(
         Unit(
             shard=unit,
             task={
-                "source": asdict(by_id[commit.shard]),
+                "source": asdict(shard),
                 "sha256": commit.sha256,
                 "tables": {name: dict(table) for name, table in commit.tables.items()},
             },
         )
-        for unit, commit in zip(labels.shards, labels.commits, strict=True)
+        for unit, commit, shard in zip(labels.shards, labels.commits, found, strict=True)
+        if shard is not None
     )
 
 

@@ -154,17 +154,22 @@ def source_tasks(labels: LabelRun, sources: Sequence[Shard]) -> list[dict[str, A
     """For each committed shard what a worker must know to read its images. `sources` are the shards that the label
     run's inputs name now.
     """
+    return [
+        {
+            "tables": commit.tables,
+            "shard": None if source is None else vars(source),
+            "sha256": commit.sha256,
+            "num_rows": commit.read,
+        }
+        for commit, source in zip(labels.commits, labelled_sources(labels, sources), strict=True)
+    ]
+
+
+def labelled_sources(labels: LabelRun, sources: Sequence[Shard]) -> list[Shard | None]:
+    """For each committed shard where it is now; None for one that is not there. One that was touched since counts: who
+    reads it compares its bytes with those that were labelled."""
     by_id = {shard.id: shard for shard in sources}
-    by_slug = {shard.slug: shard for shard in sources}  # touched since, perhaps with equal bytes
-    tasks = []
-    for commit in labels.commits:
-        source = by_id.get(commit.shard) or by_slug.get(commit.shard.rpartition("-")[0])
-        tasks.append(
-            {
-                "tables": commit.tables,
-                "shard": None if source is None else vars(source),
-                "sha256": commit.sha256,
-                "num_rows": commit.read,
-            }
-        )
-    return tasks
+    by_slug = {shard.slug: shard for shard in sources}
+    return [
+        by_id.get(commit.shard) or by_slug.get(commit.shard.rpartition("-")[0]) for commit in labels.commits
+    ]

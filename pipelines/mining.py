@@ -1,18 +1,17 @@
 """Mined negatives: for every region, or image, the nearest ones of other classes in the whole corpus.
 
 embeddings (Parquet) -> a task for every block of queries: stream all blocks, keep the k nearest -> part
-all parts -> confusions.parquet
 
 Every task holds one block of queries and one block of the corpus, whatever the corpus' size, and its part has the same
 bytes however blocks are cut (`ovsops.negatives.mined`). A part is written whole under its own name, so that a killed
-run goes on with the parts that are missing.
+run goes on with the parts that are missing. `mine_job` is the job around it.
 """
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -23,14 +22,15 @@ from ovsops.errors import ConfigError, OutputError
 from ovsops.negatives.mined import NO_UID, Block, Confusions, Nearest, PairRules, many_hot, whole_vectors
 from ovsops.text.vocabulary import Vocabulary
 from pipelines.labelled_shards import LabelRun, read_committed
-from pipelines.lock import OutputLock
-from pipelines.manifest import claim_output
 from pipelines.parts import table_to_parquet
 from pipelines.runner import Engine, Placement, Step
 from pipelines.stage import Stage
 from pipelines.storage import Storage, StorageOptions, open_storage
 
 logger = logging.getLogger(__name__)
+
+Kind = Literal["region", "image"]
+"""Of what the nearest are looked for."""
 
 EMBEDDED = pa.schema(
     [
@@ -57,13 +57,15 @@ MINED = pa.schema(
 `other_uid` is null, as the loser was no region. `category_id` of an image is the first of its categories."""
 CONFUSIONS = pa.schema(
     [
+        pa.field("kind", pa.string(), nullable=False),
         pa.field("category_id", pa.int32(), nullable=False),
         pa.field("other_category_id", pa.int32(), nullable=False),
         pa.field("count", pa.int64(), nullable=False),
         pa.field("mean_score", pa.float64(), nullable=False),
     ]
 )
-"""How often things of one category have neighbours of another among their nearest; the most frequent first."""
+"""How often things of one category have neighbours of another among their nearest (`exclusive`: lost to it in a group);
+of each kind the most frequent first."""
 
 TASK = pa.schema([pa.field("first", pa.int64(), nullable=False), pa.field("end", pa.int64(), nullable=False)])
 """Queries of a part, by their place in the corpus."""
@@ -72,15 +74,13 @@ DONE = pa.schema(
 )
 CONFUSIONS_FILE = "confusions.parquet"
 EXCLUSIVE_FILE = "exclusive.parquet"
-SOURCE_FILE = "embeddings.json"
-"""Path, rows and bytes of every file that was mined."""
+MINED_FOLDER = "mined"
 
 
 @dataclass(frozen=True, kw_only=True)
 class MiningConfig:
     """What is kept, and how much memory it may take."""
 
-    kind: Literal["region", "image"] = "region"
     k: int = 10
     """Nearest of each."""
     min_score: float = 0.0
@@ -98,21 +98,6 @@ class MiningConfig:
                 raise ConfigError(f"mining.{name} is {getattr(self, name)}; it must be 1 or more")
         if not -1 <= self.min_score <= 1:
             raise ConfigError(f"mining.min_score is {self.min_score}; a cosine from -1 to 1 is wanted")
-
-
-@dataclass(frozen=True, kw_only=True)
-class MiningJob:
-    """Everything that a mining run needs, resolved."""
-
-    embeddings: str
-    """URL of a folder with Parquet files of `EMBEDDED`, in any cut."""
-    output: str
-    vocabulary: Vocabulary
-    manifest: Mapping[str, Any]
-    """Content of `run.json`; `manifest["recipe"]` decides whether an output may be continued."""
-    config: MiningConfig = field(default_factory=MiningConfig)
-    storage: StorageOptions = field(default_factory=StorageOptions)
-    mine_on: Placement = field(default_factory=lambda: Placement(actors=0, num_cpus=1.0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,8 +162,10 @@ class MineStage(Stage):
         config: MiningConfig,
         category_ids: Sequence[int],
         may_hold: Sequence[tuple[int, int]],
+        *,
+        kind: Kind = "region",
     ) -> None:
-        self.files, self.output, self.config = files, output, config
+        self.files, self.output, self.config, self.kind = files, output, config, kind
         self.category_ids, self.may_hold = tuple(category_ids), tuple(may_hold)
 
     def setup(self) -> None:
@@ -195,7 +182,7 @@ class MineStage(Stage):
         """One row of `DONE` a task."""
         for task in batch.to_pylist():
             table = self.mined(task["first"], task["end"])
-            path = part_path(self.config.kind, task["first"], task["end"])
+            path = part_path(self.kind, task["first"], task["end"])
             self.storage.put(path, table_to_parquet(table))
             yield pa.table({"path": [path], "pairs": [table.num_rows]}, schema=DONE)
 
@@ -210,7 +197,7 @@ class MineStage(Stage):
         own = queries.classes.argmax(1)
         return pa.table(
             {
-                "kind": pa.array([self.config.kind] * len(rows), pa.string()),
+                "kind": pa.array([self.kind] * len(rows), pa.string()),
                 "uid": pa.array(queries.uids[rows].tolist(), pa.string()),
                 "other_uid": pa.array(nearest.uids[rows, ranks].tolist(), pa.string()),
                 "category_id": ids[own[rows]],
@@ -246,74 +233,82 @@ class MineStage(Stage):
         )
 
 
-def mine(job: MiningJob, engine: Engine) -> dict[str, Any]:
-    """Write the parts that are missing, then what they say together; a summary.
+@dataclass(frozen=True, kw_only=True)
+class MinedParts:
+    """What was mined of one kind."""
 
-    Raises OutputError where the output is locked, or was made with another recipe.
+    rows: int
+    paths: tuple[str, ...]
+    """Parts, in the order of their queries."""
+    before: int
+    """Parts that an earlier start had written."""
+
+
+def mine_files(
+    files: EmbeddedFiles,
+    storage: Storage,
+    vocabulary: Vocabulary,
+    config: MiningConfig,
+    engine: Engine,
+    *,
+    kind: Kind = "region",
+    mine_on: Placement | None = None,
+    alive: Callable[[], None] = lambda: None,
+) -> MinedParts:
+    """Write the parts that are missing. Whoever calls holds the output's lock and has claimed it for these settings;
+    `alive` is called after each part.
+
+    Parts of another corpus go first: pairs of two corpora do not mix.
     """
-    storage = open_storage(job.output, job.storage)
-    with OutputLock(storage) as lock:
-        claim_output(storage, job.manifest)
-        files = EmbeddedFiles.list(job.embeddings, job.storage)
-        _claim_embeddings(storage, files)
-        ranges = [
-            (first, min(first + job.config.query_rows, files.total))
-            for first in range(0, files.total, job.config.query_rows)
-        ]
-        paths = [part_path(job.config.kind, *each) for each in ranges]
-        there = {info.path for info in storage.list(f"mined/{job.config.kind}")}
-        left = [each for each, path in zip(ranges, paths, strict=True) if path not in there]
-        logger.info("%d rows, %d parts, %d to do", files.total, len(paths), len(left))
-        if left:
-            stage = MineStage(
-                files,
-                job.output,
-                job.config,
-                job.vocabulary.ids,
-                kin_places(job.vocabulary),
-            )
-            tasks = [pa.table({"first": [a], "end": [b]}, schema=TASK) for a, b in left]
-            for _ in engine.units(tasks, Step(stages=(stage,), placement=job.mine_on)):
-                lock.check()
-        pairs = confusions_of(storage, paths, job.vocabulary.ids)
-        storage.put(CONFUSIONS_FILE, table_to_parquet(pairs))
-        lock.check()
-    return {
-        "rows": files.total,
-        "parts": len(paths),
-        "parts_before": len(paths) - len(left),
-        "pairs": sum(pairs["count"].to_pylist()),
-        "confusions": pairs.num_rows,
-        "settings": asdict(job.config),
-    }
+    _claim_corpus(storage, files, kind)
+    ranges = [
+        (first, min(first + config.query_rows, files.total))
+        for first in range(0, files.total, config.query_rows)
+    ]
+    paths = tuple(part_path(kind, *each) for each in ranges)
+    there = {info.path for info in storage.list(f"{MINED_FOLDER}/{kind}")}
+    left = [each for each, path in zip(ranges, paths, strict=True) if path not in there]
+    logger.info("%s: %d rows, %d parts, %d to mine", kind, files.total, len(paths), len(left))
+    if left:
+        stage = MineStage(files, storage.url, config, vocabulary.ids, kin_places(vocabulary), kind=kind)
+        tasks = [pa.table({"first": [a], "end": [b]}, schema=TASK) for a, b in left]
+        step = Step(stages=(stage,), placement=mine_on or Placement(actors=0, num_cpus=1.0))
+        for _ in engine.units(tasks, step):
+            alive()
+    return MinedParts(rows=files.total, paths=paths, before=len(paths) - len(left))
 
 
-def _claim_embeddings(storage: Storage, files: EmbeddedFiles) -> None:
-    """Note what is mined, or check that it is what earlier parts were mined of: pairs of two corpora do not mix."""
+def _claim_corpus(storage: Storage, files: EmbeddedFiles, kind: Kind) -> None:
+    """Note what is mined. Where it is not what earlier parts were mined of (more shards, labels made anew), those are
+    removed before the note changes, so that a start that dies here begins with the rest of them."""
+    note = f"{MINED_FOLDER}/{kind}.json"
     source = open_storage(files.url, files.options)
     sizes = [source.info(path).size for path in files.paths]
     listed = [list(each) for each in zip(files.paths, files.num_rows, sizes, strict=True)]
     data = (json.dumps({"files": listed}, indent=1) + "\n").encode()
-    if not storage.create(SOURCE_FILE, data) and storage.read(SOURCE_FILE) != data:
-        raise OutputError(
-            f"{storage.url} was mined of other embeddings ({SOURCE_FILE} lists them): pairs of two corpora do not mix;"
-            " mine into a new folder"
-        )
+    if storage.exists(note) and storage.read(note) == data:
+        return
+    old = [info.path for info in storage.list(f"{MINED_FOLDER}/{kind}")]
+    if old:
+        logger.warning("%s: %d parts were mined of another corpus and are mined again", storage.url, len(old))
+    for path in old:
+        storage.delete(path)
+    storage.put(note, data)
 
 
 def part_path(kind: str, first: int, end: int) -> str:
     """Path of the pairs of some queries."""
-    return f"mined/{kind}/{first:012d}-{end:012d}.parquet"
+    return f"{MINED_FOLDER}/{kind}/{first:012d}-{end:012d}.parquet"
 
 
-def confusions_of(storage: Storage, paths: Iterable[str], category_ids: Sequence[int]) -> pa.Table:
-    """`CONFUSIONS` of written parts, one after another."""
+def confusions_of(storage: Storage, paths: Iterable[str], kind: str) -> pa.Table:
+    """`CONFUSIONS` of written pairs, one file after another."""
     found = Confusions()
     for path in paths:
         with storage.open(path) as stream:
             table = pq.read_table(stream, columns=["category_id", "other_category_id", "score"])
         found.add_pairs(*(table[name].to_numpy() for name in table.column_names))
-    rows = found.pairs()
+    rows = [(kind, *row) for row in found.pairs()]
     return pa.table(
         {name: [row[column] for row in rows] for column, name in enumerate(CONFUSIONS.names)},
         schema=CONFUSIONS,

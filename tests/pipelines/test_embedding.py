@@ -1,4 +1,4 @@
-"""Vectors of a labelled run, and pairs mined of them: real files, the miniature FG-CLIP 2."""
+"""Vectors of a labelled run: real files, the miniature FG-CLIP 2."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from ovsops.images.decode import decode_image
 from ovsops.regions.region_vectors import RegionVectors
 from pipelines.embedding import EmbedConfig, EmbedJob, embed_units, embedded_commits, read_vectors
 from pipelines.labelled_shards import open_label_run
-from pipelines.mining import EMBEDDED, EXCLUSIVE_FILE, MiningConfig, MiningJob, mine, mine_exclusive
+from pipelines.mining import EMBEDDED
 from pipelines.readers import ReaderConfig, read_shard
 from pipelines.runner import InlineEngine
 from pipelines.schemas import SCHEMA_VERSION
@@ -63,7 +63,7 @@ def table(folder: Path) -> pa.Table:
     return pa.concat_tables([pq.read_table(path) for path in sorted(folder.glob("*.parquet"))])
 
 
-def test_every_region_has_its_vector_and_pairs_are_mined(labelled: Path, tmp_path: Path) -> None:
+def test_every_region_has_its_vector(labelled: Path, tmp_path: Path) -> None:
     out = tmp_path / "vectors"
     summary = embed(labelled, out, images_at_once=3)
     instances = table(labelled / "labels" / "instances")
@@ -99,25 +99,6 @@ def test_every_region_has_its_vector_and_pairs_are_mined(labelled: Path, tmp_pat
     }
     assert list(by_uid) == instances["instance_uid"].to_pylist()
     np.testing.assert_array_equal(by_uid[first["instance_uid"]], np.float32(regions["vector"].to_pylist()[0]))
-
-    job = MiningJob(
-        embeddings=str(out / "regions"),
-        output=str(tmp_path / "mined"),
-        vocabulary=labels.vocabulary,
-        manifest=MANIFEST,
-        config=MiningConfig(k=3, min_score=-1.0, query_rows=7),
-    )
-    with InlineEngine(OPTIONS) as engine:
-        assert mine(job, engine)["pairs"] > 0
-    pairs = table(tmp_path / "mined" / "mined" / "region").to_pylist()
-    image_of = dict(
-        zip(instances["instance_uid"].to_pylist(), instances["image_uid"].to_pylist(), strict=True)
-    )
-    assert all(image_of[pair["uid"]] != image_of[pair["other_uid"]] for pair in pairs)
-    assert {(pair["category_id"], pair["other_category_id"]) for pair in pairs} == {(1, 7), (7, 1)}
-    storage = open_storage(str(tmp_path / "mined"), OPTIONS)
-    assert mine_exclusive(labels, storage) == 0  # this label run has no exclusive groups
-    assert storage.exists(EXCLUSIVE_FILE)
 
 
 def test_shards_that_are_gone_are_named(labelled: Path) -> None:

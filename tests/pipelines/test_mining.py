@@ -13,21 +13,21 @@ from ovsops.errors import ConfigError, OutputError, OvsopsError
 from ovsops.text.vocabulary import ClassSpec, Vocabulary
 from pipelines.labelled_shards import LabelRun
 from pipelines.mining import (
-    CONFUSIONS_FILE,
     EMBEDDED,
     EXCLUSIVE_FILE,
     MINED,
     TASK,
     EmbeddedFiles,
+    MinedParts,
     MineStage,
     MiningConfig,
-    MiningJob,
-    mine,
+    confusions_of,
     mine_exclusive,
+    mine_files,
 )
 from pipelines.parts import table_to_parquet
-from pipelines.runner import InlineEngine, RayConfig, RayEngine
-from pipelines.schemas import INSTANCES, SCHEMA_VERSION
+from pipelines.runner import Engine, InlineEngine, RayConfig, RayEngine
+from pipelines.schemas import INSTANCES
 from pipelines.storage import StorageOptions, open_storage
 
 OPTIONS = StorageOptions()
@@ -65,15 +65,10 @@ def write(folder: Path, table: pa.Table, cuts: Sequence[int]) -> str:
     return str(folder)
 
 
-def job(embeddings: str, out: Path, **fields) -> MiningJob:
+def mine(embeddings: str, out: Path, engine: Engine, **fields) -> MinedParts:
     config = MiningConfig(**{"k": 4, "query_rows": 50, "block_rows": 13, "min_score": -1.0, **fields})
-    return MiningJob(
-        embeddings=embeddings,
-        output=str(out),
-        vocabulary=VOCABULARY,
-        config=config,
-        manifest={"recipe": {"mining": "x"}, "recipe_hash": "0", "schema_version": SCHEMA_VERSION},
-    )
+    files = EmbeddedFiles.list(embeddings, OPTIONS)
+    return mine_files(files, open_storage(str(out), OPTIONS), VOCABULARY, config, engine)
 
 
 def mined(out: Path) -> pa.Table:
@@ -101,7 +96,7 @@ def by_hand(table: pa.Table, k: int) -> list[tuple[str, str]]:
 def test_the_nearest_of_other_classes_and_images(tmp_path: Path) -> None:
     table = corpus()
     with InlineEngine(OPTIONS) as engine:
-        summary = mine(job(write(tmp_path / "e", table, [40, 41, 100]), tmp_path / "o"), engine)
+        parts = mine(write(tmp_path / "e", table, [40, 41, 100]), tmp_path / "o", engine)
     found = mined(tmp_path / "o")
     assert found.schema == MINED
     assert list(zip(found["uid"].to_pylist(), found["other_uid"].to_pylist(), strict=True)) == by_hand(
@@ -112,8 +107,9 @@ def test_the_nearest_of_other_classes_and_images(tmp_path: Path) -> None:
     for row in found.to_pylist():
         assert [row["other_category_id"]] == category[row["other_uid"]]
         assert [row["category_id"]] == category[row["uid"]]
-    assert (summary["rows"], summary["parts"], summary["pairs"]) == (120, 3, 480)
-    confusions = pq.read_table(tmp_path / "o" / CONFUSIONS_FILE).to_pylist()
+    assert (parts.rows, len(parts.paths), parts.before) == (120, 3, 0)
+    confusions = confusions_of(open_storage(str(tmp_path / "o"), OPTIONS), parts.paths, "region").to_pylist()
+    assert {row["kind"] for row in confusions} == {"region"}
     assert sum(row["count"] for row in confusions) == 480
     pairs = [row for row in found.to_pylist() if (row["category_id"], row["other_category_id"]) == (9, 11)]
     (one,) = [row for row in confusions if (row["category_id"], row["other_category_id"]) == (9, 11)]
@@ -124,8 +120,8 @@ def test_the_nearest_of_other_classes_and_images(tmp_path: Path) -> None:
 def test_no_cut_of_files_or_blocks_changes_the_bytes(tmp_path: Path) -> None:
     table = corpus()
     with InlineEngine(OPTIONS) as engine:
-        mine(job(write(tmp_path / "e1", table, []), tmp_path / "o1", block_rows=120), engine)
-        mine(job(write(tmp_path / "e2", table, [1, 60, 119]), tmp_path / "o2", block_rows=7), engine)
+        mine(write(tmp_path / "e1", table, []), tmp_path / "o1", engine, block_rows=120)
+        mine(write(tmp_path / "e2", table, [1, 60, 119]), tmp_path / "o2", engine, block_rows=7)
     for path in sorted((tmp_path / "o1").rglob("*.parquet")):
         assert path.read_bytes() == (tmp_path / "o2" / path.relative_to(tmp_path / "o1")).read_bytes()
 
@@ -133,24 +129,29 @@ def test_no_cut_of_files_or_blocks_changes_the_bytes(tmp_path: Path) -> None:
 def test_a_killed_run_goes_on_with_what_is_missing(tmp_path: Path) -> None:
     embeddings = write(tmp_path / "e", corpus(), [60])
     with InlineEngine(OPTIONS) as engine:
-        mine(job(embeddings, tmp_path / "o"), engine)
+        mine(embeddings, tmp_path / "o", engine)
         before = {path: path.read_bytes() for path in (tmp_path / "o").rglob("*.parquet")}
-        part = sorted((tmp_path / "o" / "mined").rglob("*.parquet"))[1]
-        part.unlink()
-        (tmp_path / "o" / CONFUSIONS_FILE).unlink()
-        summary = mine(job(embeddings, tmp_path / "o"), engine)
-    assert summary["parts_before"] == 2
+        sorted((tmp_path / "o" / "mined").rglob("*.parquet"))[1].unlink()
+        assert mine(embeddings, tmp_path / "o", engine).before == 2
     assert {path: path.read_bytes() for path in before} == before
-    pq.write_table(corpus(30), tmp_path / "e" / "more.parquet")
-    with InlineEngine(OPTIONS) as engine, pytest.raises(OutputError, match="mined of other embeddings"):
-        mine(job(embeddings, tmp_path / "o"), engine)
+
+
+def test_another_corpus_is_mined_from_the_beginning(tmp_path: Path) -> None:
+    embeddings = write(tmp_path / "e", corpus(), [60])
+    with InlineEngine(OPTIONS) as engine:
+        mine(embeddings, tmp_path / "o", engine)
+        pq.write_table(corpus(30, 24).slice(0, 7), tmp_path / "e" / "more.parquet")
+        assert mine(embeddings, tmp_path / "o", engine).before == 0
+        mine(embeddings, tmp_path / "fresh", engine)
+    fresh = {path.name: path.read_bytes() for path in (tmp_path / "fresh").rglob("*.parquet")}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "o").rglob("*.parquet")} == fresh
 
 
 def test_pairs_that_are_far_are_not_written(tmp_path: Path) -> None:
     with InlineEngine(OPTIONS) as engine:
-        summary = mine(job(write(tmp_path / "e", corpus(), []), tmp_path / "o", min_score=0.9), engine)
+        mine(write(tmp_path / "e", corpus(), []), tmp_path / "o", engine, min_score=0.9)
     found = mined(tmp_path / "o")
-    assert 0 < summary["pairs"] == found.num_rows < 480
+    assert 0 < found.num_rows < 480
     assert min(found["score"].to_pylist()) >= 0.9
 
 
@@ -178,7 +179,7 @@ def test_embeddings_that_cannot_be_mined(tmp_path: Path, change: dict, match: st
         InlineEngine(OPTIONS) as engine,
         pytest.raises(OvsopsError, match=match),
     ):
-        mine(job(embeddings, tmp_path / "o"), engine)
+        mine(embeddings, tmp_path / "o", engine)
 
 
 def test_folders_that_hold_none(tmp_path: Path) -> None:
@@ -244,8 +245,8 @@ def test_losers_of_exclusive_groups(tmp_path: Path) -> None:
 def test_ray_data_writes_the_same_bytes(tmp_path: Path, local_ray: None) -> None:
     embeddings = write(tmp_path / "e", corpus(), [40, 80])
     with InlineEngine(OPTIONS) as engine:
-        mine(job(embeddings, tmp_path / "inline", query_rows=30), engine)
+        mine(embeddings, tmp_path / "inline", engine, query_rows=30)
     with RayEngine(RayConfig(), OPTIONS) as ray_engine:
-        mine(job(embeddings, tmp_path / "ray", query_rows=30), ray_engine)
+        mine(embeddings, tmp_path / "ray", ray_engine, query_rows=30)
     for path in sorted((tmp_path / "inline").rglob("*.parquet")):
         assert path.read_bytes() == (tmp_path / "ray" / path.relative_to(tmp_path / "inline")).read_bytes()
