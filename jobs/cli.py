@@ -189,10 +189,11 @@ def _units(loaded: "LoadedUnits", *, engine: EngineChoice, codes: Sequence[str] 
     from rich.console import Console
 
     from jobs.progress import exit_code_of_summary, make_observer
-    from jobs.unit_jobs import run_unit_recipe, unit_next_steps, unit_table
+    from jobs.unit_jobs import run_unit_recipe
+    from jobs.unit_shown import unit_next_steps, unit_table
 
     console = Console(stderr=True)
-    rows = "regions" if loaded.recipe.job == "negatives" else "images"
+    rows = "images" if loaded.recipe.job == "dataset" else "regions"
     with make_observer(console, rows) as observer:
         summary = run_unit_recipe(loaded, engine=engine, observer=observer, codes=codes)
     console.print(unit_table(summary))

@@ -7,6 +7,7 @@ from jobs.exits import ExitCode
 from jobs.negate import LINE_REASONS
 from ovsops.negatives.candidates import MEANINGS as NEGATIVES
 from ovsops.negatives.candidates import TOO_FEW
+from ovsops.negatives.llm_replies import REPLY_FAULTS
 from pipelines import codes
 from pipelines.embedding import REASONS as VECTOR_REASONS
 from pipelines.endpoint_config import RETRYABLE_CODES, EndpointError
@@ -68,7 +69,8 @@ def _lines() -> Iterator[str]:
     yield from _section(
         "Questions without an answer",
         "Counted in the `notes` of an image that is labelled all the same (`E_ENDPOINT_TIMEOUT:3`); the region has"
-        " `R_NO_ANSWER`. `ovsops retry OUT --code CODE` asks again.",
+        " `R_NO_ANSWER`. `ovsops retry OUT --code CODE` asks again. In the negatives job they are counted in"
+        " `llm.unanswered` of the summary.",
     )
     yield from _table(
         ("code", "says", "again"),
@@ -93,6 +95,12 @@ def _lines() -> Iterator[str]:
     yield from _table(
         ("code", "says"), _sentences({**NEGATIVES, TOO_FEW: "fewer than ten are left: the region gets none"})
     )
+    yield from _section(
+        "Answers that are refused",
+        "Counted in `llm.refused` of the summary of the negatives job: a language model's words. It is asked once"
+        " more.",
+    )
+    yield from _table(("code", "says"), _sentences(REPLY_FAULTS))
     yield from _section("Training sets", "Counted in the card and the report of a set.")
     yield from _table(("code", "says"), _sentences(DROPS))
     yield from _section("Vectors", "Why a region has none.")

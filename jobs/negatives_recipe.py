@@ -5,8 +5,10 @@ from typing import Literal
 
 from ovsops.errors import ConfigError
 from ovsops.negatives.config import NegativeConfig
+from pipelines.endpoint_config import ENDPOINT_SETTINGS
 from pipelines.negatives import DrawConfig
 from pipelines.negatives_audit import AuditConfig
+from pipelines.negatives_llm import LlmDraw
 from pipelines.negatives_validators import ValidateConfig
 from pipelines.runner import Placement, RayConfig
 from pipelines.storage import StorageOptions
@@ -29,6 +31,8 @@ class NegativesRecipe:
     """How negatives are drawn: level, seed, and the numbers of the balance."""
     validate: ValidateConfig | None = field(default_factory=ValidateConfig)
     """Who looks at candidates before ten are taken; null: nobody."""
+    llm: LlmDraw | None = None
+    """A language model that writes negatives, beside the rules or in their place; null: rules alone."""
     audit: AuditConfig = field(default_factory=AuditConfig)
     """What a person is given to read."""
     limits: UnitLimits = field(default_factory=UnitLimits)
@@ -50,6 +54,9 @@ class NegativesRecipe:
             "validate.margin.fgclip2.source",
             "validate.margin.fgclip2.revision",
             "validate.margin.device",
+            *(f"llm.endpoint.{name}" for name in ENDPOINT_SETTINGS),
+            "llm.stop_after",
+            "llm.max_unanswered_share",
             "audit",
             "limits",
             "storage",
@@ -58,6 +65,7 @@ class NegativesRecipe:
         )
 
     def __post_init__(self) -> None:
+        self._check_llm()
         margin = None if self.validate is None else self.validate.margin
         if margin is None:
             return
@@ -68,4 +76,19 @@ class NegativesRecipe:
         if margin.device == "cuda" and self.work_on.num_gpus <= 0:
             raise ConfigError(
                 "validate.margin.device is cuda, but work_on.num_gpus is 0; give each actor a share of a GPU"
+            )
+
+    def _check_llm(self) -> None:
+        if self.llm is None:
+            return
+        self.llm.asked(self.negatives)  # refuses a level that needs no model
+        if self.validate is None or not self.validate.texts:
+            raise ConfigError(
+                "llm: a model may write the caption itself, or one negative twice, and nobody would look: set"
+                " validate.texts"
+            )
+        if self.llm.endpoint.max_cost is not None and self.work_on.actors < 1:
+            raise ConfigError(
+                "llm.endpoint.max_cost is what one worker may spend, and work_on.actors is 0: each task would be a"
+                " new one; give 1 or more"
             )

@@ -45,13 +45,13 @@ from pipelines.unit_config import work_placement
 if TYPE_CHECKING:
     from jobs.dataset_recipe import DatasetRecipe
     from jobs.evaluate_recipe import EvaluateRecipe
+    from jobs.mine_recipe import MineRecipe
     from jobs.negatives_recipe import NegativesRecipe
     from jobs.nightly_recipe import NightlyRecipe
     from jobs.train_recipe import TrainRecipe
 
-    AnyRecipe: TypeAlias = (
-        "LabelRecipe | TrainRecipe | EvaluateRecipe | NegativesRecipe | DatasetRecipe | NightlyRecipe"
-    )
+    UnitRecipe: TypeAlias = NegativesRecipe | DatasetRecipe | MineRecipe
+    AnyRecipe: TypeAlias = "LabelRecipe | TrainRecipe | EvaluateRecipe | UnitRecipe | NightlyRecipe"
 
 MAX_RECIPE_BYTES = 1_000_000
 """A longer recipe is a mistake: a vocabulary of thousands of classes belongs into its own file."""
@@ -223,7 +223,7 @@ class LabelRecipe:
         return Path(place).expanduser()
 
 
-JOBS = ("label", "negatives", "dataset", "train", "evaluate", "nightly")
+JOBS = ("label", "negatives", "dataset", "mine", "train", "evaluate", "nightly")
 """Values of `job`."""
 
 
@@ -239,6 +239,10 @@ def recipe_class(job: str) -> "type[AnyRecipe]":
         from jobs.dataset_recipe import DatasetRecipe  # loads the writers
 
         return DatasetRecipe
+    if job == "mine":
+        from jobs.mine_recipe import MineRecipe  # loads the code of embeddings
+
+        return MineRecipe
     if job == "evaluate":
         from jobs.evaluate_recipe import EvaluateRecipe  # loads the metrics
 
@@ -282,9 +286,9 @@ class LoadedEvaluate:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedUnits:
-    """A recipe of a job over committed shards (negatives, dataset) and where it came from."""
+    """A recipe of a job over committed shards (negatives, dataset, mine) and where it came from."""
 
-    recipe: "NegativesRecipe | DatasetRecipe"
+    recipe: "UnitRecipe"
     folder: Path
     where: str
 
@@ -315,7 +319,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Loaded:
     recipe = recipe_from_plain(full, where=where)
     if isinstance(recipe, LabelRecipe):
         return LoadedRecipe(recipe=recipe, folder=folder, where=where)
-    if recipe.job == "negatives" or recipe.job == "dataset":
+    if recipe.job == "negatives" or recipe.job == "dataset" or recipe.job == "mine":
         return LoadedUnits(recipe=recipe, folder=folder, where=where)
     if recipe.job == "evaluate":
         return LoadedEvaluate(recipe=recipe, folder=folder, where=where)
@@ -394,6 +398,8 @@ def _with_shorthands(plain: Mapping[str, Any]) -> dict[str, Any]:
         full["workers"] = {"num_workers": full["workers"]}
     if isinstance(full.get("work_on"), Mapping):
         full["work_on"] = asdict(work_placement()) | dict(full["work_on"])
+    if isinstance(full.get("mine_on"), Mapping):
+        full["mine_on"] = asdict(work_placement()) | dict(full["mine_on"])
     if isinstance(full.get("shards"), str):
         full["shards"] = [full["shards"]]
     canary = full.get("canary")
@@ -461,7 +467,7 @@ def recipe_schema(job: str = "label") -> dict[str, Any]:
                 "anyOf": [{"type": "string"}, {"type": "object"}, {"type": "null"}]
             }
         _allow(schema["$defs"]["CanaryConfig"]["properties"], "shards", {"type": "string"})
-    if job in ("negatives", "dataset", "nightly"):
+    if job in ("negatives", "dataset", "mine", "nightly"):
         return schema
     if job == "evaluate":
         _allow(schema["properties"], "labels", {"type": "string"})

@@ -1,4 +1,4 @@
-"""From a recipe over committed shards (negatives, dataset) to a job that can run, and what is shown of it.
+"""From a recipe over committed shards (negatives, dataset, mine) to a job that can run.
 
 `run_unit_recipe(load_recipe(path))` is the whole job as a function: its summary is what `ovsops run` shows.
 """
@@ -15,24 +15,22 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from jobs.dataset_recipe import DatasetRecipe
 from jobs.exits import PreflightError, stop_on_sigterm
 from jobs.label import EngineName, installed_versions, new_run_name, recipe_of_output
-from jobs.logs import escape_controls
+from jobs.mine_recipe import MineRecipe
 from jobs.named_settings import merge
 from jobs.negatives_recipe import NegativesRecipe
 from jobs.recipe import LoadedUnits, recipe_from_plain, recipe_hash, split_recipe, to_plain
-from ovsops.backbones.checkpoint import pin_checkpoints
+from ovsops.backbones.checkpoint import Checkpoint, pin_checkpoints, read_config, resolve
 from ovsops.errors import ConfigError, OutputError, OvsopsError
-from ovsops.negatives.candidates import DROPS, TOO_FEW
-from ovsops.negatives.config import REASONS as NEGATIVE_REASONS
 from ovsops.negatives.lexicon import LANGUAGES
 from pipelines.dataset import DatasetJob, dataset_units
 from pipelines.dataset_plan import SetRules
+from pipelines.embedding import EmbedJob, embed_units
 from pipelines.labelled_shards import LabelRun, open_label_run
 from pipelines.manifest import read_manifest
+from pipelines.mine_job import MineJob, stored_units
 from pipelines.negatives import NegativesJob, negatives_commits, negatives_units
 from pipelines.readers import ReaderConfig
 from pipelines.runner import InlineEngine, RayEngine
@@ -40,13 +38,13 @@ from pipelines.schemas import SCHEMA_VERSION
 from pipelines.shards import Shard, expand_inputs
 from pipelines.storage import StorageOptions, local_path, open_storage, scheme_of
 from pipelines.summary import SUMMARY
-from pipelines.training_sets.drops import REASONS as SET_REASONS
 from pipelines.unit_tools import record_failed_units
 from pipelines.units import UnitJob, UnitObserver, run_units
 
 logger = logging.getLogger(__name__)
 
-UNIT_JOBS = ("negatives", "dataset")
+UnitRecipe = NegativesRecipe | DatasetRecipe | MineRecipe
+UNIT_JOBS = ("negatives", "dataset", "mine")
 _MADE_OF = "made_of"
 """Field of the manifest's recipe for what is no field of the recipe, and decides the result all the same."""
 
@@ -60,13 +58,23 @@ def prepare_units(loaded: LoadedUnits) -> UnitJob:
         raise ConfigError(f"labels: {error}") from error
     if isinstance(recipe, NegativesRecipe):
         return _negatives_job(recipe, labels)
+    if isinstance(recipe, MineRecipe):
+        return _mine_job(recipe, labels)
     return _dataset_job(recipe, labels)
 
 
-def absolute(recipe: NegativesRecipe | DatasetRecipe) -> NegativesRecipe | DatasetRecipe:
+def absolute(recipe: UnitRecipe) -> UnitRecipe:
     """Workers may run in another folder."""
     if isinstance(recipe, NegativesRecipe):
         return replace(recipe, labels=_absolute(recipe.labels), output=_absolute(recipe.output))
+    if isinstance(recipe, MineRecipe):
+        return replace(
+            recipe,
+            labels=_absolute(recipe.labels),
+            output=_absolute(recipe.output),
+            vectors=None if recipe.vectors is None else _absolute(recipe.vectors),
+            shards=tuple(_absolute(pattern) for pattern in recipe.shards),
+        )
     return replace(
         recipe,
         labels=_absolute(recipe.labels),
@@ -90,37 +98,60 @@ def _negatives_job(recipe: NegativesRecipe, labels: LabelRun) -> NegativesJob:
     if recipe.validate is not None:
         margin = recipe.validate.margin
         if margin is not None:
+            check_fgclip2(margin.fgclip2)
             recipe = replace(recipe, validate=replace(recipe.validate, margin=pin_checkpoints(margin)))
             labelled = recipe_of_output(recipe.labels, recipe.storage).recipe
             sources = expand_inputs(labelled.input.shards, recipe.storage)
             reader = labelled.input.reader
         assert recipe.validate is not None
         validators = recipe.validate.factory(labels.manifest["vocabulary"])
+    made_of: dict[str, Any] = {"labels_recipe_hash": labels.recipe_hash, "lexicons": lexicon_versions()}
+    if recipe.llm is not None:
+        made_of["questions"] = question_versions()
+        try:
+            recipe.llm.endpoint.key()
+        except ConfigError as error:
+            raise PreflightError(
+                f"{error}; export it before the start, on every machine that asks"
+            ) from error
     return NegativesJob(
         output=recipe.output,
         units=negatives_units(labels, sources),
         reader=reader,
-        manifest=_manifest(
-            recipe, {"labels_recipe_hash": labels.recipe_hash, "lexicons": lexicon_versions()}, labels
-        ),
+        manifest=_manifest(recipe, made_of, labels),
         limits=recipe.limits,
         storage=recipe.storage,
         work_on=recipe.work_on,
         labels=labels,
         negatives=recipe.negatives,
+        llm=recipe.llm,
         draw=recipe.draw,
         validators=validators,
         audit=recipe.audit,
     )
 
 
+def check_fgclip2(checkpoint: Checkpoint) -> None:
+    """Raise `CheckpointError` for what is no FG-CLIP 2, before a worker does."""
+    from ovsops.backbones.fgclip2_model import fgclip2_config  # loads transformers
+
+    place = resolve(checkpoint)
+    fgclip2_config(read_config(place), place=str(place.folder))
+
+
 def lexicon_versions() -> dict[str, str]:
     """SHA-256 of the words that negatives are made with, by language."""
-    folder = resources.files("ovsops.negatives").joinpath("data")
-    return {
-        language: hashlib.sha256(folder.joinpath(f"{language}.yaml").read_bytes()).hexdigest()
-        for language in LANGUAGES
-    }
+    return {language: _digest(f"{language}.yaml") for language in LANGUAGES}
+
+
+def question_versions() -> dict[str, str]:
+    """SHA-256 of the words that a language model is asked with, by language."""
+    return {language: _digest(f"llm_{language}.yaml") for language in LANGUAGES}
+
+
+def _digest(name: str) -> str:
+    data = resources.files("ovsops.negatives").joinpath("data", name).read_bytes()
+    return hashlib.sha256(data).hexdigest()
 
 
 def _dataset_job(recipe: DatasetRecipe, labels: LabelRun) -> DatasetJob:
@@ -159,21 +190,62 @@ def _dataset_job(recipe: DatasetRecipe, labels: LabelRun) -> DatasetJob:
     )
 
 
-def _manifest_of_job(url: str, options: StorageOptions, job: str) -> dict[str, Any]:
-    """The manifest of an output of that job, or ConfigError."""
+def _mine_job(recipe: MineRecipe, labels: LabelRun) -> MineJob:
+    made_of = {"labels_recipe_hash": labels.recipe_hash, "vectors_recipe_hash": ""}
+    if recipe.embed is not None:
+        check_fgclip2(recipe.embed.fgclip2)
+        recipe = replace(recipe, embed=pin_checkpoints(recipe.embed))
+        labelled = recipe_of_output(recipe.labels, recipe.storage).recipe
+        patterns = recipe.shards or labelled.input.shards
+        units = embed_units(labels, expand_inputs(patterns, recipe.storage))
+    elif recipe.vectors is not None:
+        manifest = _manifest_of_job(recipe.vectors, recipe.storage, "mine", field="vectors")
+        made_of["vectors_recipe_hash"] = manifest["recipe_hash"]
+        units = stored_units(labels, recipe.vectors, recipe.storage)
+    common: dict[str, Any] = {
+        "output": recipe.output,
+        "units": units,
+        "manifest": _manifest(recipe, made_of, labels),
+        "limits": recipe.limits,
+        "storage": recipe.storage,
+        "work_on": recipe.work_on,
+        "labels": labels,
+    }
+    embed = None
+    if recipe.embed is not None:
+        embed = EmbedJob(
+            checkpoint=recipe.embed.fgclip2,
+            config=recipe.embed,
+            reader=labelled.input.reader,
+            decode=labelled.decode,
+            **common,
+        )
+    return MineJob(
+        embed=embed,
+        vectors=recipe.vectors,
+        looks=recipe.kinds,
+        mining=recipe.mining,
+        exclusive=recipe.exclusive,
+        mine_on=recipe.mine_on,
+        **common,
+    )
+
+
+def _manifest_of_job(url: str, options: StorageOptions, job: str, *, field: str = "") -> dict[str, Any]:
+    """The manifest of an output of that job, or ConfigError that names the recipe's field (the job's name, unless
+    said)."""
+    field = field or job
     try:
         manifest = read_manifest(open_storage(url, options))
     except OutputError as error:
-        raise ConfigError(f"{job}: {error}") from error
+        raise ConfigError(f"{field}: {error}") from error
     found = job_of_manifest(manifest)
     if found != job:
-        raise ConfigError(f"{job}: {url} is an output of the {found} job; name one of the {job} job")
+        raise ConfigError(f"{field}: {url} is an output of the {found} job; name one of the {job} job")
     return manifest
 
 
-def _manifest(
-    recipe: NegativesRecipe | DatasetRecipe, made_of: Mapping[str, Any], labels: LabelRun
-) -> dict[str, Any]:
+def _manifest(recipe: UnitRecipe, made_of: Mapping[str, Any], labels: LabelRun) -> dict[str, Any]:
     """Content of `run.json`."""
     decides, settings = split_recipe(
         to_plain(recipe), is_setting=partial(_is_setting, settings=recipe.settings)
@@ -208,7 +280,7 @@ def unit_recipe_of_output(output: str, options: StorageOptions) -> LoadedUnits |
     plain.pop(_MADE_OF)
     where = f"{storage.url}/run.json"
     recipe = recipe_from_plain(plain, where=where)
-    assert isinstance(recipe, NegativesRecipe | DatasetRecipe)
+    assert isinstance(recipe, UnitRecipe)
     if options != StorageOptions():
         recipe = replace(recipe, storage=options)
     return LoadedUnits(recipe=recipe, folder=Path.cwd(), where=where)
@@ -241,7 +313,7 @@ def run_unit_recipe(
         return run_units(job, opened, run=new_run_name(), observer=observer, only=only)
 
 
-def failed_shards(recipe: NegativesRecipe | DatasetRecipe, codes: Sequence[str]) -> frozenset[str]:
+def failed_shards(recipe: UnitRecipe, codes: Sequence[str]) -> frozenset[str]:
     """Names of shards that failed with one of the codes in the last start. ConfigError where there is none."""
     storage = open_storage(_absolute(recipe.output), recipe.storage)
     failed: dict[str, str] = {}
@@ -256,23 +328,24 @@ def failed_shards(recipe: NegativesRecipe | DatasetRecipe, codes: Sequence[str])
     return frozenset(name for name, message in failed.items() if message.partition(":")[0] in codes)
 
 
-def worker_shortage(recipe: NegativesRecipe | DatasetRecipe) -> str:
+def worker_shortage(recipe: UnitRecipe) -> str:
     """Why a private Ray could never run the workers at once, or nothing."""
-    placement, ray = recipe.work_on, recipe.ray
-    present = ray.num_cpus or os.cpu_count() or 1
-    needed = max(1, placement.actors) * placement.num_cpus
-    if ray.address != "local" or needed <= present:
-        return ""
-    return (
-        f"ray: work_on asks for {needed:g} CPU shares at once, there are {present}: lower work_on.num_cpus or"
-        " work_on.actors, or raise ray.num_cpus (shares may be more than there are cores)"
-    )
+    placements = {"work_on": recipe.work_on}
+    if isinstance(recipe, MineRecipe):
+        placements["mine_on"] = recipe.mine_on
+    present = recipe.ray.num_cpus or os.cpu_count() or 1
+    for name, placement in placements.items():
+        needed = max(1, placement.actors) * placement.num_cpus
+        if recipe.ray.address == "local" and needed > present:
+            return (
+                f"ray: {name} asks for {needed:g} CPU shares at once, there are {present}: lower {name}.num_cpus or"
+                f" {name}.actors, or raise ray.num_cpus (shares may be more than there are cores)"
+            )
+    return ""
 
 
 @contextmanager
-def _opened(
-    engine: EngineName, job: UnitJob, recipe: NegativesRecipe | DatasetRecipe
-) -> Iterator[RayEngine | InlineEngine]:
+def _opened(engine: EngineName, job: UnitJob, recipe: UnitRecipe) -> Iterator[RayEngine | InlineEngine]:
     """An engine that is up; one that does not come up is a preflight failure with a summary."""
     if engine == "inline":
         yield InlineEngine(recipe.storage)
@@ -291,65 +364,3 @@ def _opened(
             raise failure from error
         stop_on_sigterm()  # again: Ray has put its own handler there
         yield opened
-
-
-def unit_table(summary: Mapping[str, Any]) -> Table:
-    """What became of regions or images, for a terminal."""
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column(justify="right")
-    table.add_column(overflow="fold")
-    shards = summary["shards"]
-    pending = f"{shards['pending']} pending" if shards["pending"] else ""
-    table.add_row("shards", str(shards["committed"]), pending)
-    if "regions" in summary:
-        rows = summary["regions"]
-        table.add_row("regions", str(rows["read"]), "")
-        table.add_row("with negatives", str(rows["with_negatives"]), _listed(summary["types"], 6))
-        _add_reasons(
-            table, rows["by_reason"], {str(code): says for code, says in NEGATIVE_REASONS.items()} | _TOO_FEW
-        )
-        for code, count in summary["candidates_dropped"].items():
-            table.add_row(f"candidates {code}", str(count), DROPS.get(code, "") + " (another took its place)")
-    else:
-        rows, content = summary["images"], summary["set"]
-        table.add_row("images", str(rows["read"]), "")
-        table.add_row("in the set", str(rows["kept"]), _listed(content["splits"], 3))
-        table.add_row(
-            "regions", str(content["regions"]), f"{content['regions_with_negatives']} with negatives"
-        )
-        _add_reasons(table, summary["left_out"], SET_REASONS)
-    for name, report in summary.get("sets", {}).items():
-        verdict = "valid" if report["valid"] else f"NOT VALID: {', '.join(report['broken'])}"
-        table.add_row(name, str(report["files"]), f"files; {verdict}")
-    for name, message in shards["failed"].items():
-        table.add_row("shard", "", escape_controls(f"{name}: {message}"))
-    return table
-
-
-_TOO_FEW = {TOO_FEW: "fewer than ten candidates are left"}
-
-
-def _add_reasons(table: Table, counts: Mapping[str, int], meanings: Mapping[str, str]) -> None:
-    for code, count in counts.items():
-        table.add_row(code, str(count), meanings.get(code, ""))
-
-
-def _listed(counts: Mapping[str, int], most: int) -> str:
-    return ", ".join(f"{count} {name}" for name, count in list(counts.items())[:most])
-
-
-def unit_next_steps(summary: Mapping[str, Any], loaded: LoadedUnits) -> list[str]:
-    """What a user does now."""
-    output = loaded.recipe.output
-    steps = [f"over the limits: {reason}" for reason in summary["over_limits"]]
-    if summary["shards"]["pending"]:
-        return [*steps, "run the same recipe again: it goes on with the shards that are not done"]
-    if isinstance(loaded.recipe, NegativesRecipe):
-        steps.append(f"negatives: {output}/negatives (pandas.read_parquet reads the folder)")
-        if "audit" in summary:
-            steps.append(f"read {summary['audit']['rows']} of them: {output}/audit.csv")
-        return [*steps, f"next: a dataset recipe with `negatives: {output}`"]
-    for name in summary.get("sets", {}):
-        steps.append(f"set: {output}/{name}")
-    return [*steps, f"what became of every image: {output}/samples"]

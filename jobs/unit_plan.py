@@ -5,15 +5,17 @@ from collections.abc import Iterator
 
 from jobs.dataset_recipe import DatasetRecipe
 from jobs.exits import ExitCode
+from jobs.mine_recipe import MineRecipe
 from jobs.negatives_recipe import NegativesRecipe
 from jobs.plan import Plan, output_problem, readable
 from jobs.recipe import LoadedUnits
-from jobs.unit_jobs import absolute, prepare_units, worker_shortage
+from jobs.unit_jobs import UnitRecipe, absolute, prepare_units, worker_shortage
 from ovsops.errors import OutputError, StorageError
 from pipelines.dataset import DatasetJob, unread_shards
 from pipelines.labelled_shards import LabelRun, open_label_run
 from pipelines.ledger import Ledger
 from pipelines.manifest import MANIFEST, differences, read_manifest
+from pipelines.negatives_llm import LlmDraw
 from pipelines.storage import local_path, open_storage
 from pipelines.units import UnitJob, unit_ledger
 
@@ -42,10 +44,7 @@ def make_unit_plan(loaded: LoadedUnits) -> Plan:
     if problem := changed_recipe(job):
         problems.append(problem)
         exit_code = ExitCode.OUTPUT
-    facts = (
-        *_input_facts(job, labels),
-        *(_negatives_facts(recipe) if isinstance(recipe, NegativesRecipe) else _set_facts(recipe)),
-    )
+    facts = (*_input_facts(job, labels), *_own_facts(recipe))
     return Plan(facts=facts, problems=tuple(problems), exit_code=exit_code)
 
 
@@ -101,6 +100,22 @@ def _input_facts(job: UnitJob, labels: LabelRun) -> Iterator[tuple[str, str]]:
     yield "output", job.output
 
 
+def _own_facts(recipe: UnitRecipe) -> Iterator[tuple[str, str]]:
+    if isinstance(recipe, NegativesRecipe):
+        return _negatives_facts(recipe)
+    return _mine_facts(recipe) if isinstance(recipe, MineRecipe) else _set_facts(recipe)
+
+
+def _mine_facts(recipe: MineRecipe) -> Iterator[tuple[str, str]]:
+    made = "" if recipe.embed is None else f"by {recipe.embed.fgclip2.source} on {recipe.embed.device}"
+    yield "vectors", made or f"those of {recipe.vectors}"
+    kinds = [*recipe.kinds, *(["exclusive"] if recipe.exclusive else [])]
+    yield (
+        "pairs",
+        f"{', '.join(kinds)}; {recipe.mining.k} nearest with a cosine of {recipe.mining.min_score:g} or more",
+    )
+
+
 def _negatives_facts(recipe: NegativesRecipe) -> Iterator[tuple[str, str]]:
     yield (
         "negatives",
@@ -112,6 +127,21 @@ def _negatives_facts(recipe: NegativesRecipe) -> Iterator[tuple[str, str]]:
         else [n for n in ("texts", "labels", "margin") if getattr(recipe.validate, n)]
     )
     yield "checked by", ", ".join(checks) or "nobody"
+    if recipe.llm is not None:
+        yield from _model_facts(recipe.llm, workers=recipe.work_on.actors)
+
+
+def _model_facts(llm: LlmDraw, *, workers: int) -> Iterator[tuple[str, str]]:
+    """Who is asked; shows no key."""
+    endpoint = llm.endpoint
+    key = f"key from {endpoint.key_from_env}" if endpoint.key_from_env else "no key"
+    cost = "no limit on its cost" if endpoint.max_cost is None else f"{endpoint.max_cost:g} a worker at most"
+    at_once = f"{endpoint.concurrency} questions at a time a worker"
+    if workers:
+        at_once = f"{workers * endpoint.concurrency} questions at a time"
+    yield "endpoint", f"{endpoint.model} at {endpoint.completions_url}, {at_once}, {key}, {cost}"
+    rest = "rules fill up" if llm.otherwise == "rule" else "none without it"
+    yield "is asked for", f"{llm.most} of ten negatives of {llm.share:.0%} of the regions; {rest}"
 
 
 def _set_facts(recipe: DatasetRecipe) -> Iterator[tuple[str, str]]:

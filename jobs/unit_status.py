@@ -12,9 +12,11 @@ from jobs.logs import escape_controls
 from jobs.unit_jobs import UNIT_JOBS, job_of_manifest, unit_recipe_of_output
 from ovsops.errors import OvsopsError
 from pipelines.dataset_stage import SAMPLES
+from pipelines.embedding import EMBEDDED_KINDS
 from pipelines.labelled_shards import open_label_run
 from pipelines.ledger import Ledger
 from pipelines.manifest import read_manifest
+from pipelines.mine_job import MINED_FILE, unmined
 from pipelines.negatives import NEGATIVES_KINDS
 from pipelines.redact import redact
 from pipelines.storage import StorageOptions, open_storage
@@ -22,7 +24,9 @@ from pipelines.summary import SUMMARY
 from pipelines.unit_tools import published_sizes
 from pipelines.units import UnitCommit, row_totals, unit_ledger
 
-_KINDS = {"negatives": NEGATIVES_KINDS, "dataset": (SAMPLES,)}
+_KINDS = {"negatives": NEGATIVES_KINDS, "dataset": (SAMPLES,), "mine": EMBEDDED_KINDS}
+_READ = {"negatives": "regions", "dataset": "images", "mine": "regions"}
+_KEPT = {"negatives": "with negatives", "dataset": "in the set", "mine": "with a vector"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +43,7 @@ class UnitStatus:
     broken: tuple[str, ...]
     """Sentences about what must not be: rows that do not add up, files that are gone."""
     unpublished: tuple[str, ...]
-    """Committed shards whose files are not in place: the next `run` puts them there."""
+    """Committed shards whose files are not in place, and pairs that are gone: the next `run` puts them there."""
     last: Mapping[str, Any]
     """`summary.json` of the last start; empty where there is none."""
 
@@ -96,6 +100,8 @@ def read_unit_status(output: str, options: StorageOptions) -> UnitStatus | None:
             commit.check_invariant()
         except AssertionError as error:
             broken.append(str(error))
+    if job == "mine" and storage.exists(MINED_FILE):
+        unpublished += unmined(storage)
     pending, why_unknown = _pending(output, options, ledger)
     return UnitStatus(
         output=storage.url,
@@ -135,9 +141,9 @@ def print_unit_status(status: UnitStatus, console: Console) -> None:
     pending = "pending unknown" if status.pending is None else f"{len(status.pending)} pending"
     rows = status.rows
     table.add_row("shards", str(len(status.commits)), pending)
-    what = "regions" if status.job == "negatives" else "images"
-    table.add_row(f"{what} read", str(rows["read"]), "= kept + left out" if rows["invariant_holds"] else "")
-    table.add_row("with negatives" if status.job == "negatives" else "in the set", str(rows["kept"]), "")
+    adds_up = "= kept + left out" if rows["invariant_holds"] else ""
+    table.add_row(f"{_READ[status.job]} read", str(rows["read"]), adds_up)
+    table.add_row(_KEPT[status.job], str(rows["kept"]), "")
     for code, count in rows["by_reason"].items():
         table.add_row(code, str(count), "")
     console.print(table)

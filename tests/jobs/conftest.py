@@ -12,6 +12,7 @@ import yaml
 
 from jobs.cli import run_command
 from ovsops.backbones.untrained import write_untrained_checkpoints
+from tests.tiny.labelled_scenes import label_scenes
 from tests.tiny.shards import write_shards
 
 
@@ -77,6 +78,14 @@ def write_recipe(tmp_path: Path, checkpoints: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`shards` of drawn scenes and the `labels` of a run that knew everything, but for some colours."""
+    folder = tmp_path_factory.mktemp("scenes")
+    label_scenes(folder)
+    return folder
 
 
 @pytest.fixture

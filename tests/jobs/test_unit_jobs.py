@@ -10,6 +10,7 @@ import yaml
 
 from jobs.recipe import LoadedUnits, load_recipe, recipe_schema, to_yaml
 from jobs.unit_jobs import run_unit_recipe
+from tests.pipelines.chat_server import chat_server, says
 from tests.tiny.labelled import label, some_images
 
 Call = Callable[..., tuple[int, str, str]]
@@ -178,7 +179,7 @@ def test_status_finds_what_is_gone(folder: Path, ovsops: Call) -> None:
     assert "BROKEN" in out
 
 
-@pytest.mark.parametrize("name", ["negatives_miniature", "dataset_miniature"])
+@pytest.mark.parametrize("name", ["negatives_miniature", "dataset_miniature", "mine_miniature"])
 def test_shipped_recipes_are_whole(name: str, tmp_path: Path) -> None:
     loaded = load_recipe(RECIPES / f"{name}.yaml")
     assert isinstance(loaded, LoadedUnits)
@@ -196,3 +197,60 @@ def test_a_job_is_a_function_of_its_recipe(folder: Path) -> None:
     summary = run_unit_recipe(loaded, engine="inline")
     assert summary["state"] == "done"
     assert summary["regions"]["read"] == 30
+
+
+ENDPOINT = {"url": "http://127.0.0.1:9/v1", "model": "tiny"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "message"),
+    [
+        ({"llm": {}}, 2, "llm.endpoint is missing"),
+        ({"llm": {"endpoint": ENDPOINT, "shar": 1.0}}, 2, "did you mean 'share'"),
+        ({"llm": {"endpoint": ENDPOINT | {"api_key": "x"}}}, 2, "looks like a secret"),
+        ({"llm": {"endpoint": ENDPOINT | {"key_from_env": "NO_SUCH_KEY"}}}, 4, "NO_SUCH_KEY is not set"),
+        ({"llm": {"endpoint": ENDPOINT}, "validate": None}, 2, "set validate.texts"),
+        ({"llm": {"endpoint": ENDPOINT}, "negatives": {"level": "trivial"}}, 2, "level is trivial"),
+        (
+            {"llm": {"endpoint": ENDPOINT | {"max_cost": 1.0, "input_price": 1.0}}},
+            2,
+            "each task would be a new one",
+        ),
+    ],
+)
+def test_mistakes_about_a_language_model(
+    folder: Path, ovsops: Call, changes: dict[str, Any], code: int, message: str
+) -> None:
+    found, _, err = ovsops("run", negatives_recipe(folder, **changes), *INLINE)
+    assert found == code
+    assert message in err
+
+
+def test_a_language_model_in_a_recipe(folder: Path, ovsops: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINY_KEY", "sk-tiny-0123456789abcdef")
+    entries = [{"text": f"a {colour} thing", "type": "colour"} for colour in "abcdefghijklmn"]
+    answer = says(json.dumps({"negatives": entries}), {"prompt_tokens": 100, "completion_tokens": 50})
+    with chat_server(answer) as chat:
+        endpoint = {"url": chat.url, "model": "tiny", "key_from_env": "TINY_KEY", "output_price": 10.0}
+        recipe = negatives_recipe(folder, llm={"endpoint": endpoint, "most": 4})
+        code, out, _ = ovsops("plan", recipe)
+        assert code == 0
+        assert "key from TINY_KEY" in out
+        assert "4 of ten negatives of 100% of the regions; rules fill up" in out
+        code, _, err = ovsops("run", recipe, *INLINE)
+        assert code == 0
+        assert "requests to tiny" in err
+        asked = len(chat.bodies)
+        assert ovsops("run", recipe, *INLINE, "--set", "llm.endpoint.concurrency=2")[0] == 0
+        assert len(chat.bodies) == asked > 0
+        assert ovsops("run", recipe, *INLINE, "--set", "llm.most=5")[0] == 5
+        assert ovsops("run", recipe, *INLINE, "--set", "llm.endpoint.temperature=0.7")[0] == 5
+    out_folder = folder / "negatives"
+    manifest = json.loads((out_folder / "run.json").read_text())
+    assert manifest["recipe"]["llm"]["endpoint"]["model"] == "tiny"
+    assert manifest["settings"]["llm"]["endpoint"]["key_from_env"] == "TINY_KEY"
+    assert {len(digest) for digest in manifest["recipe"]["made_of"]["questions"].values()} == {64}
+    summary = json.loads((out_folder / "summary.json").read_text())
+    assert summary["llm"]["cost"] > 0
+    assert not any(b"sk-tiny" in path.read_bytes() for path in out_folder.rglob("*") if path.is_file())
+    assert ovsops("status", str(out_folder))[0] == 0
