@@ -8,7 +8,7 @@ import hashlib
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ovsops.errors import ConfigError
@@ -21,6 +21,7 @@ from ovsops.negatives.candidates import (
     joined,
 )
 from ovsops.negatives.captions import accept
+from ovsops.negatives.check import words_of
 from ovsops.negatives.config import NUM_NEGATIVES, NegativeConfig
 from ovsops.negatives.llm_requests import LlmConfig
 from ovsops.negatives.sampler import Negatives, NegativeSampler, Refusal
@@ -276,7 +277,10 @@ def candidates_of(
     written: CandidateNegatives | EndpointError | None,
     draw: LlmDraw | None,
 ) -> CandidateNegatives | None:
-    """What the validators are shown of a region: the model's before those by rule; None where nobody wrote any."""
+    """What the validators are shown of a region: the model's before those by rule; None where nobody wrote any.
+
+    What both wrote is shown once.
+    """
     if isinstance(written, CandidateNegatives) and (draw is None or draw.otherwise == "none"):
         return written
     if isinstance(written, EndpointError) and draw is not None and draw.otherwise == "none":
@@ -294,26 +298,34 @@ def candidates_of(
         )
     if not isinstance(written, CandidateNegatives):
         return by_rule
-    return written if by_rule is None else joined(written, by_rule)
+    if by_rule is None:
+        return written
+    there = {words_of(text) for text in written.texts}
+    new = [place for place, text in enumerate(by_rule.texts) if words_of(text) not in there]
+    return joined(written, by_rule.only(new))
 
 
 def choose_written(
-    kept: CandidateNegatives, draw: LlmDraw, sampler: NegativeSampler
+    kept: CandidateNegatives, answer: Negatives | Refusal, draw: LlmDraw, sampler: NegativeSampler
 ) -> tuple[CandidateNegatives | None, str]:
     """The ten of a region that the model was asked about, its own first; or None, and the reason.
 
-    Where a blind model picks the caption among ten that the model had a hand in, the rules' own ten are taken.
+    The rest are the rules', in their order, also those that the model wrote, too. Where a blind model picks the caption
+    among ten that the model had a hand in, the rules' own ten are taken.
     """
     by_model = _of_model(kept, draw)
-    by_rule = [place for place, source in enumerate(kept.sources) if source == "rule"]
-    if draw.otherwise == "none":
-        by_rule = []
+    rules = answer.negatives if isinstance(answer, Negatives) and draw.otherwise == "rule" else ()
+    ranks = {words_of(text): rank for rank, text in enumerate(rules)}
+    words = [words_of(text) for text in kept.texts]
+    by_rule = sorted((p for p, own in enumerate(words) if own in ranks), key=lambda p: ranks[words[p]])
     reason = TOO_FEW
-    for places in (by_model + by_rule, by_rule):
+    for own in (by_model, []):
+        places = [*own, *(place for place in by_rule if place not in own)][:NUM_NEGATIVES]
         if len(places) < NUM_NEGATIVES:
             continue
-        ten = kept.only(places[:NUM_NEGATIVES])
-        if "llm" not in ten.sources or not sampler.gives_away(ten.positive, ten.language, ten.texts):
+        sources: tuple[Source, ...] = tuple("llm" if place in own else "rule" for place in places)
+        ten = replace(kept.only(places), sources=sources)
+        if not own or not sampler.gives_away(ten.positive, ten.language, ten.texts):
             return ten, ""
         reason = "R_GIVEN_AWAY"
     return None, reason

@@ -197,7 +197,7 @@ class NegativesStage(UnitStage):
         if written is None or self.llm is None:
             ten, reason = choose_ten(found.kept), TOO_FEW
         else:
-            ten, reason = choose_written(found.kept, self.llm, self.sampler)
+            ten, reason = choose_written(found.kept, answer, self.llm, self.sampler)
             tally.settle(ten, found, written)
         if ten is None:
             return row | {"reason": reason}

@@ -4,6 +4,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import pandas as pd
 import pytest
 
 from ovsops.errors import ConfigError
+from ovsops.negatives.candidates import CandidateNegatives, Source
 from ovsops.negatives.check import set_faults
 from ovsops.negatives.config import NegativeConfig
+from ovsops.negatives.corpus import CorpusSample
+from ovsops.negatives.sampler import Negatives, fit_sampler
 from pipelines.labelled_shards import LabelRun
 from pipelines.negatives import NegativesJob, negatives_units
-from pipelines.negatives_llm import LlmDraw, LlmEndpoint
+from pipelines.negatives_llm import LlmDraw, LlmEndpoint, candidates_of, choose_written
 from pipelines.negatives_validators import ValidateConfig
 from pipelines.runner import InlineEngine
 from pipelines.schemas import SCHEMA_VERSION, WRITTEN_NEGATIVES
@@ -221,6 +225,44 @@ def test_a_share_is_asked_about_and_some_of_ten_are_the_models(labels: LabelRun,
     assert summary["llm"]["outcomes"] == {"both": summary["llm"]["asked"]}
     assert summary["sources"]["llm"] == 3 * summary["llm"]["asked"]
     assert summary["regions"]["with_negatives"] == REGIONS
+
+
+def test_what_both_wrote_is_shown_once_and_can_be_either_ones() -> None:
+    """A model that writes all that the rules write leaves them enough where it may have one of ten."""
+    answer = Negatives(
+        positive="a red ball",
+        negatives=tuple(negatives_of("red", "ball", "en")[:12]),
+        types=("colour",) * 12,
+        language="en",
+    )
+    source: Source = "llm"
+    written = CandidateNegatives(
+        key="r",
+        positive="a red ball",
+        language="en",
+        texts=(*reversed(answer.negatives[:10]), "a red box"),
+        types=("colour",) * 10 + ("object",),
+        sources=(source,) * 11,
+    )
+    with chat_server(Model()) as chat:
+        llm = draw(chat, most=2)
+    shown = candidates_of("r", answer, written, llm)
+    assert shown is not None
+    assert len(shown.texts) == len(set(shown.texts)) == 13
+    ten, reason = choose_written(shown, answer, llm, fit_sampler(CorpusSample()))
+    assert ten is not None
+    assert reason == ""
+    assert ten.sources == ("llm",) * 2 + ("rule",) * 8
+    assert ten.texts[:2] == written.texts[:2]
+    assert ten.texts[2:] == answer.negatives[:8]
+    alone = replace(llm, most=10, otherwise="none")
+    ten, reason = choose_written(written, answer, alone, fit_sampler(CorpusSample()))
+    assert ten is not None
+    assert ten.sources == ("llm",) * 10
+    assert choose_written(written.only(range(9)), answer, alone, fit_sampler(CorpusSample())) == (
+        None,
+        "V_TOO_FEW",
+    )
 
 
 def test_without_rules_a_silent_model_is_a_reason(labels: LabelRun, tmp_path: Path) -> None:
