@@ -9,9 +9,10 @@ Only what a run of ovsops demonstrably wrote is ever in a plan:
 
 Everything else stays: files that nothing vouches for, files whose bytes are not those recorded, symbolic links, and
 whatever a link leads to. A folder goes only where it is empty. A run is not touched at all while its lock is there,
-where it is not finished, among the newest, too young or marked to be kept, or where a file of it is younger than the
-run's end: then somebody worked on it since. Right before deletion a file must still have the size and tag of the
-plan.
+where it is not finished, among the newest, too young or marked to be kept, where a file of it is younger than the
+run's end (then somebody worked on it since), where no record with the recipe of its manifest is there, or where a
+record names files that are no tables of its shard: that is a training set, and its manifest says what it is made of.
+Right before deletion a file must still have the size and tag of the plan.
 """
 
 import hashlib
@@ -74,8 +75,8 @@ class PrunePlan:
     """What would be deleted, and what stays, with reasons."""
 
     delete: tuple[PlannedFile, ...]
-    """In the order of deletion: of a run the tables first, its manifest last, so that a plan that was cut short can be
-    made again."""
+    """In the order of deletion: of a run the tables first, then records, summary and manifest, so that a plan that was
+    cut short can be made again. One that ends between the last record and the manifest leaves summary and manifest."""
     runs: tuple[str, ...]
     """Runs that these files are of."""
     kept_runs: Mapping[str, str]
@@ -114,6 +115,8 @@ class _Run:
     """By path below the run."""
     ended: float
     """Unix seconds."""
+    recipe_hash: str
+    """As its manifest says."""
 
 
 def plan_prune(storage: Storage, policy: PrunePolicy, *, now: float) -> PrunePlan:
@@ -138,9 +141,12 @@ def plan_prune(storage: Storage, policy: PrunePolicy, *, now: float) -> PrunePla
         if reason:
             kept_runs[run.name] = reason
             continue
-        own, others = _own_files(storage, run)
-        delete += own
-        kept_files |= others
+        own = _own_files(storage, run)
+        if isinstance(own, str):
+            kept_runs[run.name] = own
+            continue
+        delete += own.delete
+        kept_files |= own.kept
         runs.append(run.name)
     return PrunePlan(delete=tuple(delete), runs=tuple(runs), kept_runs=kept_runs, kept_files=kept_files)
 
@@ -165,9 +171,12 @@ def plan_of_runs(
         if isinstance(run, str) or reason:
             kept_runs[name] = reason
             continue
-        own, others = _own_files(storage, run)
-        delete += own
-        kept_files |= others
+        own = _own_files(storage, run)
+        if isinstance(own, str):
+            kept_runs[name] = own
+            continue
+        delete += own.delete
+        kept_files |= own.kept
         runs.append(name)
     return PrunePlan(delete=tuple(delete), runs=tuple(runs), kept_runs=kept_runs, kept_files=kept_files)
 
@@ -225,7 +234,8 @@ def _finished(
     ended = _end_of(summary)
     if ended is None:
         return f"it is not finished, or its {SUMMARY} does not say so"
-    return _Run(name=name, files=files, ended=ended)
+    recipe_hash = str(manifest.get("recipe_hash", ""))
+    return _Run(name=name, files=files, ended=ended, recipe_hash=recipe_hash)
 
 
 def _end_of(summary: Mapping[str, Any]) -> float | None:
@@ -258,13 +268,26 @@ def _modified(info: ObjectInfo) -> float | None:
     return int(info.tag) / 1e9 if info.tag.isdecimal() else None
 
 
-def _own_files(storage: Storage, run: _Run) -> tuple[list[PlannedFile], dict[str, str]]:
-    """Files of a run that it demonstrably wrote, and why the others stay."""
+@dataclass(frozen=True, kw_only=True)
+class _Own:
+    """Files of a run that it demonstrably wrote, in the order of deletion, and why the others stay."""
+
+    delete: Sequence[PlannedFile]
+    kept: Mapping[str, str]
+
+
+def _own_files(storage: Storage, run: _Run) -> "_Own | str":
+    """What may go, or why the run stays as it is."""
     records = {
         path: record
         for path, info in run.files.items()
         if path.startswith("commits/") and not info.is_link and (record := _record(storage, run, path))
     }
+    others = [path for path, record in records.items() if not record.is_of_tables]
+    if others:
+        return f"{others[0]} names files that are no tables of its shard: training sets stay"
+    if not records:
+        return "no commit record of its recipe vouches for its files"
     vouched: dict[str, str] = {}
     for record in sorted(records.values(), key=lambda each: each.retry):  # the last retry has the last word
         vouched |= record.contents
@@ -280,18 +303,14 @@ def _own_files(storage: Storage, run: _Run) -> tuple[list[PlannedFile], dict[str
                 kept[path] = "its bytes are not those that the run recorded"
         elif path not in records and path not in (MANIFEST, SUMMARY):
             kept[path] = "nothing proves that ovsops wrote it"
-    planned = [*sorted(own), *sorted(records), *(p for p in (SUMMARY, MANIFEST) if _is_plain(run, p))]
-    return (
-        [
+    planned = [*sorted(own), *sorted(records), SUMMARY, MANIFEST]
+    return _Own(
+        delete=[
             PlannedFile(path=f"{run.name}/{path}", size=run.files[path].size, tag=run.files[path].tag)
             for path in planned
         ],
-        {f"{run.name}/{path}": reason for path, reason in kept.items()},
+        kept={f"{run.name}/{path}": reason for path, reason in kept.items()},
     )
-
-
-def _is_plain(run: _Run, path: str) -> bool:
-    return path in run.files and not run.files[path].is_link
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,10 +320,12 @@ class _Record:
     retry: int
     contents: Mapping[str, str]
     """Size and SHA-256 by path of a table."""
+    is_of_tables: bool
+    """All that it names are tables of its shard."""
 
 
 def _record(storage: Storage, run: _Run, path: str) -> _Record | None:
-    """A commit record that names its own path and tables of its own shard; None for anything else."""
+    """A commit record of the run's recipe that names its own path; None for anything else."""
     try:
         plain = json.loads(storage.read(f"{run.name}/{path}"))
         shard, retry, tables = plain["shard"], plain["retry"], plain["tables"]
@@ -314,11 +335,13 @@ def _record(storage: Storage, run: _Run, path: str) -> _Record | None:
             if kind.isidentifier() and table["published"] == f"{kind}/{shard}.parquet"
         }
         name = f"commits/{shard}{f'.retry-{retry:d}' if retry else ''}.json"
+        recipe_hash = plain["recipe_hash"]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    is_ours = isinstance(shard, str) and "/" not in shard and isinstance(retry, int)
-    is_whole = len(contents) == len(tables) > 0
-    return _Record(retry=retry, contents=contents) if is_ours and is_whole and name == path else None
+    is_ours = isinstance(shard, str) and "/" not in shard and isinstance(retry, int) and name == path
+    if not is_ours or recipe_hash != run.recipe_hash:
+        return None
+    return _Record(retry=retry, contents=contents, is_of_tables=len(contents) == len(tables) > 0)
 
 
 def _content(storage: Storage, path: str, info: ObjectInfo) -> str:

@@ -174,24 +174,54 @@ def test_a_run_that_is_locked_meanwhile_is_left(root: Path) -> None:
     assert len(done.skipped) == 8
 
 
+def add_record(run: Path, shard: str, published: str, **changes: object) -> Path:
+    """A record of another job in an old run, of its recipe, and the file that it names where that is in the run."""
+    table = {"num_bytes": 3, "sha256": hashlib.sha256(b"abc").hexdigest(), "published": published}
+    recipe_hash = json.loads((run / "run.json").read_text())["recipe_hash"]
+    record = {"shard": shard, "retry": 0, "recipe_hash": recipe_hash, "tables": {"regions": table}}
+    path = run / "commits" / f"{shard}.json"
+    path.write_text(json.dumps(record | changes))
+    if ".." not in published:
+        (run / published).parent.mkdir(parents=True, exist_ok=True)
+        (run / published).write_bytes(b"abc")
+    for each in run.rglob("*"):
+        os.utime(each, (END, END))
+    return path
+
+
 def test_records_of_other_jobs_vouch_for_their_tables(root: Path) -> None:
-    """Whatever the folder of a table is called; a record that names files elsewhere vouches for nothing."""
-    good = {"num_bytes": 3, "sha256": hashlib.sha256(b"abc").hexdigest()}
-    for name, published in (
-        ("ours", "regions/ours.parquet"),
-        ("theirs", "../new/run.json"),
-        ("odd", "notes.txt"),
-    ):
-        record = {"shard": name, "retry": 0, "tables": {"regions": good | {"published": published}}}
-        (root / "old" / "commits" / f"{name}.json").write_text(json.dumps(record))
-    (root / "old" / "regions").mkdir()
-    for path in ("regions/ours.parquet", "notes.txt"):
-        (root / "old" / path).write_bytes(b"abc")
-    for path in (root / "old").rglob("*"):
-        os.utime(path, (END, END))
+    """Whatever the folder of a table is called, if the record is of the recipe that the manifest names."""
+    add_record(root / "old", "ours", "regions/ours.parquet")
+    add_record(root / "old", "other", "regions/other.parquet", recipe_hash="of another recipe")
     plan = plan_prune(storage_of(root), POLICY, now=NOW)
     assert {"old/regions/ours.parquet", "old/commits/ours.json"} <= {file.path for file in plan.delete}
-    assert set(plan.kept_files) == {"old/commits/theirs.json", "old/commits/odd.json", "old/notes.txt"}
+    assert set(plan.kept_files) == {"old/commits/other.json", "old/regions/other.parquet"}
+
+
+@pytest.mark.parametrize("published", ["../new/run.json", "notes.txt", "regions/elsewhere.parquet"])
+def test_a_run_whose_record_names_other_files_than_tables_stays_whole(root: Path, published: str) -> None:
+    add_record(root / "old", "odd", published)
+    plan = plan_prune(storage_of(root), POLICY, now=NOW)
+    assert not plan.delete
+    assert "commits/odd.json names files that are no tables" in plan.kept_runs["old"]
+
+
+@pytest.mark.parametrize("left", ["nothing", "of another recipe"])
+def test_a_run_without_records_keeps_manifest_and_summary(root: Path, left: str) -> None:
+    """Nothing proves then that what is there is its own."""
+    for path in (root / "old" / "commits").iterdir():
+        if left == "nothing":
+            path.unlink()
+        else:
+            path.write_text(path.read_text().replace('"recipe_hash": "', '"recipe_hash": "x'))
+        os.utime(path.parent, (END, END))
+    for path in (root / "old" / "commits").iterdir():
+        os.utime(path, (END, END))
+    before = sorted((root / "old").rglob("*"))
+    plan = plan_prune(storage_of(root), POLICY, now=NOW)
+    assert plan.kept_runs["old"] == "no commit record of its recipe vouches for its files"
+    carry_out(storage_of(root), plan)
+    assert sorted((root / "old").rglob("*")) == before
 
 
 NAMES = st.sampled_from(
