@@ -19,7 +19,7 @@ _SECOND = re.compile(r"linear_layer2\.(weight|bias)")
 def convert_talk2dino(
     source: Path | str, target: Path | str, *, activation: Activation = "tanh"
 ) -> TextToDino:
-    """Write `source` (.pth of the authors) as safetensors to `target` and return the mapper.
+    """Write `source` (.pth of the authors) as safetensors to `target`, in a new folder where need be; the mapper.
 
     The file is read with `weights_only=True`, which runs no code. The activation is not in the published
     files: all released ones use tanh.
@@ -37,6 +37,7 @@ def convert_talk2dino(
     mapper = mapper_from_tensors(
         renamed_talk2dino(loaded, where=str(path)), activation=activation, where=str(path)
     )
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
     save_mapper(mapper, target)
     return mapper
 

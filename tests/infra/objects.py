@@ -41,6 +41,7 @@ def pod_templates() -> Iterator[dict[str, Any]]:
             yield group["template"]
     for job in of_kind("CronJob"):
         yield job["spec"]["jobTemplate"]["spec"]["template"]
+    yield from of_kind("Pod")
 
 
 def containers() -> Iterator[dict[str, Any]]:

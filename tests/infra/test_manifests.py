@@ -11,6 +11,7 @@ import yaml
 from ray.scripts.scripts import start
 
 from jobs.recipe import LoadedNightly, LoadedRecipe, load_recipe
+from tests.infra import kubernetes
 from tests.infra.kuberay import SCHEMAS
 from tests.infra.objects import (
     IMAGES,
@@ -19,11 +20,11 @@ from tests.infra.objects import (
     ROOT,
     containers,
     manifests,
+    of_kind,
     pod_templates,
     ray_cluster_specs,
 )
 
-KUBERNETES = "1.34.1"
 RAY_KINDS = tuple(SCHEMAS)
 NAMES = [f"{name}-{each['kind']}" for name, each in manifests()]
 CREDENTIALS = ("KEY", "SECRET", "TOKEN", "PASSWORD")
@@ -34,27 +35,27 @@ def constrained(package: str) -> str:
     return next(line.split("==")[1] for line in lines if line.startswith(f"{package}=="))
 
 
-def validate_kubernetes(plain: dict[str, Any]) -> None:
-    schemas = pytest.importorskip("kubernetes_validate", reason="the extra `infra` is not installed")
-    schemas.validate(plain, KUBERNETES, strict=True)
-
-
 @pytest.mark.parametrize(("name", "plain"), manifests(), ids=NAMES)
 def test_every_object_has_the_fields_of_its_schema(name: str, plain: dict[str, Any]) -> None:
     if plain["kind"] in RAY_KINDS:
         jsonschema.Draft202012Validator(SCHEMAS[plain["kind"]]).validate(plain)
     else:
-        validate_kubernetes(plain)
+        kubernetes.validate(plain)
 
 
 def test_every_pod_template_is_one_of_kubernetes() -> None:
-    for template in pod_templates():
-        # A pod of a Deployment may have every field that a pod of the operator may have.
-        selector = {"matchLabels": template["metadata"]["labels"]}
-        spec = {"selector": selector, "template": template}
-        validate_kubernetes(
-            {"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "a"}, "spec": spec}
-        )
+    for found in pod_templates():
+        template = {name: found[name] for name in ("metadata", "spec")}
+        kubernetes.validate({"apiVersion": "v1", "kind": "PodTemplate", "template": template})
+
+
+@pytest.mark.parametrize("place", ["spec", "containers", "resources"])
+def test_a_field_that_kubernetes_does_not_know_is_refused(place: str) -> None:
+    wrong = json.loads(json.dumps(of_kind("Pod")[0]))
+    container = wrong["spec"]["containers"][0]
+    {"spec": wrong["spec"], "containers": container, "resources": container["resources"]}[place]["memroy"] = 3
+    with pytest.raises(jsonschema.ValidationError, match="memroy"):
+        kubernetes.validate(wrong)
 
 
 @pytest.mark.parametrize("kind", RAY_KINDS)
@@ -178,6 +179,20 @@ def test_the_nightly_recipe_is_the_one_that_runs() -> None:
     assert isinstance(load_recipe(K8S / "nightly.yaml"), LoadedNightly)
     job = next(each for _, each in manifests() if each["kind"] == "RayJob")
     assert job["spec"]["entrypoint"].startswith("ovsops nightly /etc/ovsops/nightly.yaml")
+
+
+def test_a_night_with_an_alarm_is_not_tried_again() -> None:
+    """The retry would find nothing new, succeed, and hide exit 3."""
+    (job,) = of_kind("RayJob")
+    assert job["spec"]["backoffLimit"] == 0
+
+
+def test_only_the_workbench_writes_to_the_weights() -> None:
+    for template in pod_templates():
+        component = template["metadata"]["labels"].get("app.kubernetes.io/component")
+        for volume in template["spec"]["volumes"]:
+            if claim := volume.get("persistentVolumeClaim"):
+                assert claim.get("readOnly", False) == (component != "workbench")
 
 
 def test_the_recipe_of_the_cluster_fits_its_workers() -> None:
