@@ -203,20 +203,61 @@ def _units(loaded: "LoadedUnits", *, engine: EngineChoice, codes: Sequence[str] 
 
 
 @app.command()
-def plan(recipe: RecipePath, overrides: Overrides = []) -> int:  # noqa: B006
-    """Dry run: what would be done, what it needs, what would fail. Writes nothing."""
+def plan(
+    recipe: RecipePath,
+    overrides: Overrides = [],  # noqa: B006
+    sample: Annotated[
+        int,
+        typer.Option(
+            "--sample", metavar="N", help="Try N images for a forecast; 64 is a good number.", min=0
+        ),
+    ] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", help="Folder of the plan's own: plan.json, overlays of the sample."
+        ),
+    ] = None,
+    engine: Engine = None,
+    price_gpu_hour: Annotated[float | None, typer.Option(help="Money for a GPU hour.")] = None,
+    price_cpu_hour: Annotated[float | None, typer.Option(help="Money for an hour of one core.")] = None,
+    price_gb_month: Annotated[float | None, typer.Option(help="Money for a GB stored a month.")] = None,
+    price_review_minute: Annotated[float | None, typer.Option(help="Money for a person's minute.")] = None,
+    review_seconds: Annotated[
+        float | None, typer.Option(help="What a person needs for a label that is for review.")
+    ] = None,
+) -> int:
+    """Dry run: what would be done, what it needs, what would fail. Writes nothing, or into --out alone."""
     from rich.console import Console
 
-    from jobs.plan import make_plan, print_plan
+    from jobs.plan import print_plan
+    from jobs.plan_sample import SampleOptions, make_sampled_plan
     from jobs.recipe import LoadedUnits
     from jobs.unit_plan import make_unit_plan
+    from ovsops.errors import ConfigError
+    from pipelines.forecast import Prices
 
+    options = SampleOptions(
+        images=sample,
+        out=out,
+        engine=engine or "ray",
+        prices=Prices(
+            gpu_hour=price_gpu_hour,
+            cpu_hour=price_cpu_hour,
+            gb_month=price_gb_month,
+            review_minute=price_review_minute,
+        ),
+        review_seconds=review_seconds,
+    )
     loaded = _load(recipe, overrides)
     if isinstance(loaded, LoadedUnits):
+        if sample or out is not None:
+            raise ConfigError(
+                f"--sample and --out are for label recipes; {loaded.where} is of {loaded.recipe.job}"
+            )
         found = make_unit_plan(loaded)
-        print_plan(found, Console())
-        return found.exit_code
-    found = make_plan(_load_label(recipe, overrides))
+    else:
+        found = make_sampled_plan(_load_label(recipe, overrides), options)
     print_plan(found, Console())
     return found.exit_code
 

@@ -220,7 +220,11 @@ def _absolute(url: str) -> str:
 
 def prepare(loaded: LoadedRecipe) -> LabelJob:
     """A job that can run; text features are computed here, once. Raises what `resolve` raises, and OutputError."""
-    resolved = resolve(loaded)
+    return prepare_resolved(resolve(loaded))
+
+
+def prepare_resolved(resolved: ResolvedLabel) -> LabelJob:
+    """`prepare` where everything is found already."""
     check_devices(resolved.recipe)
     check_key(resolved.recipe)
     check_output(resolved)

@@ -1,9 +1,12 @@
-"""A dry run: what a recipe would do, what that needs, and what would fail. Writes nothing."""
+"""A dry run: what a recipe would do, what that needs, and what would fail. Writes nothing.
+
+`jobs.plan_sample` goes on from here where a timed sample is wanted.
+"""
 
 import json
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from ovsops.annotators.checkpoints import planes_of_scores, weight_files
 from ovsops.errors import CheckpointError, OutputError, StorageError
 from ovsops.text.prompts import class_prompts
 from pipelines.keys import IMAGE_EXTENSIONS, extension_of
-from pipelines.ledger import Ledger
+from pipelines.ledger import Commit, Ledger
 from pipelines.readers import read_shard
 from pipelines.rows import Closing
 from pipelines.runner import cpu_shortage
@@ -43,14 +46,58 @@ class Plan:
     problems: tuple[str, ...]
     """What would end the run, and the way out."""
     exit_code: ExitCode = ExitCode.DONE
+    stages: tuple[tuple[str, ...], ...] = ()
+    """Rows of a table of stages, the first one its head, where a sample was timed."""
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    """The same as numbers, for plan.json."""
+    hint: str = ""
+    """What could be asked for, too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageCount:
+    """How many images some shards hold."""
+
+    number: float | None
+    """None where nothing was read to count them."""
+    archives: int = 0
+    """Archives that the number is estimated from; 0 where it was counted."""
+
+    @property
+    def says(self) -> str:
+        """In words."""
+        if self.number is None:
+            return f"images not counted: archives of over {readable(SAMPLE_BYTES)} are not read for that"
+        if self.archives:
+            return f"about {round(self.number):,} images (estimated from {self.archives} archives of median size)"
+        return f"{round(self.number)} images"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """A plan without a sample, and what a sample goes on from."""
+
+    plan: Plan
+    resolved: ResolvedLabel | None
+    """None where the recipe names something that is not there."""
+    pending: tuple[Shard, ...] = ()
+    """Shards that are still to do."""
+    to_label: ImageCount = ImageCount(number=0.0)
+    """Images in them."""
 
 
 def make_plan(loaded: LoadedRecipe) -> Plan:
     """Look at everything that a recipe names. Raises ConfigError for the recipe itself."""
+    return look_at(loaded).plan
+
+
+def look_at(loaded: LoadedRecipe) -> Look:
+    """`make_plan`, with what it found."""
     try:
         resolved = resolve(loaded)
     except (CheckpointError, PreflightError, StorageError) as error:
-        return Plan(facts=(), problems=(str(error),), exit_code=ExitCode.PREFLIGHT)
+        plan = Plan(facts=(), problems=(str(error),), exit_code=ExitCode.PREFLIGHT)
+        return Look(plan=plan, resolved=None)
     problems: list[str] = []
     exit_code = ExitCode.DONE
     recipe = resolved.recipe
@@ -71,12 +118,16 @@ def make_plan(loaded: LoadedRecipe) -> Plan:
     except OutputError as error:
         problems.append(str(error))
         exit_code = ExitCode.OUTPUT
+    ledger = Ledger(open_storage(recipe.output, recipe.storage))
+    pending = ledger.pending(resolved.shards, recipe.storage).shards
+    to_label = count_images(pending, recipe)
     facts = (
-        *_input_facts(resolved),
+        *_input_facts(resolved, ledger, pending, to_label),
         *_label_facts(resolved),
         *_machine_facts(recipe),
     )
-    return Plan(facts=tuple(facts), problems=tuple(problems), exit_code=exit_code)
+    plan = Plan(facts=tuple(facts), problems=tuple(problems), exit_code=exit_code)
+    return Look(plan=plan, resolved=resolved, pending=pending, to_label=to_label)
 
 
 def output_problem(output: str) -> str:
@@ -96,32 +147,46 @@ def output_problem(output: str) -> str:
     return ""
 
 
-def _input_facts(resolved: ResolvedLabel) -> list[tuple[str, str]]:
+def _input_facts(
+    resolved: ResolvedLabel, ledger: Ledger[Commit], pending: Sequence[Shard], to_label: ImageCount
+) -> list[tuple[str, str]]:
     recipe, shards = resolved.recipe, resolved.shards
-    storage = open_storage(recipe.output, recipe.storage)
-    pending = Ledger(storage).pending(shards, recipe.storage).shards
-    total = sum(shard.size for shard in shards)
+    done = _images_done(ledger, shards, pending)
+    number = None if to_label.number is None else to_label.number + done
+    images = replace(to_label, number=number).says
     return [
-        ("input", f"{len(shards)} shards, {readable(total)}, {count_images(shards, recipe)}"),
-        ("done before", f"{len(shards) - len(pending)} shards; {len(pending)} to label"),
+        ("input", f"{len(shards)} shards, {readable(sum(shard.size for shard in shards))}, {images}"),
+        (
+            "done before",
+            f"{len(shards) - len(pending)} shards; {len(pending)} to label"
+            f" ({done} images done, they are skipped; to label: {to_label.says})",
+        ),
         ("output", recipe.output),
     ]
 
 
-def count_images(shards: Sequence[Shard], recipe: LabelRecipe) -> str:
+def _images_done(ledger: Ledger[Commit], shards: Sequence[Shard], pending: Sequence[Shard]) -> int:
+    """Images of the input that are committed. A shard that was touched only has another id and the same slug."""
+    slugs = {shard.slug for shard in shards} - {shard.slug for shard in pending}
+    if not slugs:
+        return 0
+    return sum(commit.read for commit in ledger.read_all() if commit.shard.rpartition("-")[0] in slugs)
+
+
+def count_images(shards: Sequence[Shard], recipe: LabelRecipe) -> ImageCount:
     """Images: exact for folders and for archives that are small together, else estimated from a few archives."""
     images = sum(extension_of(m) in IMAGE_EXTENSIONS for s in shards if s.kind == "folder" for m in s.members)
     tars = sorted((s for s in shards if s.kind == "tar"), key=lambda s: (s.size, s.name))
     total = sum(s.size for s in tars)
     if total <= SAMPLE_BYTES:
-        return f"{images + sum(_rows_of(s, recipe, recipe.storage) for s in tars)} images"
+        return ImageCount(number=images + sum(_rows_of(s, recipe, recipe.storage) for s in tars))
     middle = len(tars) // 2
     sample = [s for s in tars[middle : middle + SAMPLE_SHARDS] if s.size <= SAMPLE_BYTES]
     if not sample:
-        return f"images not counted: archives of over {readable(SAMPLE_BYTES)} are not read for that"
+        return ImageCount(number=None)
     counted = sum(_rows_of(s, recipe, recipe.storage) for s in sample)
     estimate = images + counted * total / max(1, sum(s.size for s in sample))
-    return f"about {round(estimate):,} images (estimated from {len(sample)} archives of median size)"
+    return ImageCount(number=estimate, archives=len(sample))
 
 
 def _rows_of(shard: Shard, recipe: LabelRecipe, options: StorageOptions) -> int:
@@ -221,14 +286,27 @@ def readable(num_bytes: float) -> str:
 
 
 def print_plan(plan: Plan, console: Console) -> None:
-    """Facts, then problems."""
+    """Facts, the stages of a sample, then problems."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in plan.facts:
         table.add_row(name, value)
     console.print(table, markup=False)
+    if plan.stages:
+        console.print(_stage_table(plan.stages), markup=False)
     for problem in plan.problems:
         console.print(f"would fail: {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
     if not plan.problems:
         console.print("nothing was found that would stop it", highlight=False)
+    if plan.hint:
+        console.print(plan.hint, markup=False, highlight=False, soft_wrap=True)
+
+
+def _stage_table(rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for number, name in enumerate(rows[0]):
+        table.add_column(name, justify="right" if number else "left", no_wrap=not number)
+    for row in rows[1:]:
+        table.add_row(*row)
+    return table

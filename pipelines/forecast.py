@@ -1,8 +1,8 @@
 """What a run will take, from what a sample of it took: arithmetic alone, no clock, no file.
 
-A stage needs seconds of one of its workers for an image; its throughput is workers over seconds; the slowest stage is the
-throughput of the whole. Every figure is an `Estimate`. Intervals are Student's, over model batches (images of one batch
-share their time) or over images; ends are added and divided with the unfavourable ends together, so that what is
+A stage needs seconds of one of its workers for an image; its throughput is workers over seconds; the slowest stage is
+the throughput of the whole. Every figure is an `Estimate`. Intervals are Student's, over model batches (images of one
+batch share their time) or over images; ends are added and divided with the unfavourable ends together, so that what is
 computed from several estimates has an interval that is rather too wide than too narrow.
 """
 
@@ -182,7 +182,7 @@ class Needs:
 
 
 def bill(needs: Needs, prices: Prices) -> Mapping[str, Estimate]:
-    """Money by what it is for (`gpu`, `cpu`, `review`, then `once`, their sum; `storage_month`), of what has a price."""
+    """Money by what it is for: `gpu`, `cpu`, `review`, their sum `once`, `storage_month`; of what has a price."""
     money: dict[str, Estimate] = {}
     if prices.gpu_hour is not None:
         money["gpu"] = needs.gpu_hours * prices.gpu_hour

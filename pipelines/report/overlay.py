@@ -190,7 +190,7 @@ def write_overlays(
                 logger.warning("%s %s: no overlay: %s", commit.name, image["key"], error)
                 continue
             sheet = draw_overlay(decoded.pixels, regions, names, title=image["key"], config=config)
-            path = folder / f"{shard.slug}-{image['index']:06d}-{_file_stem(image['key'])}.png"
+            path = folder / f"{shard.slug}-{image['index']:06d}-{file_stem(image['key'])}.png"
             sheet.save(path)
             written.append(path)
     return written
@@ -216,5 +216,6 @@ def _labelled(
             return
 
 
-def _file_stem(key: str) -> str:
+def file_stem(key: str) -> str:
+    """A safe piece of a file name from an image's key."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", key.rsplit("/", 1)[-1])[:40].strip("-") or "image"
