@@ -62,6 +62,8 @@ class ImageCount:
     """None where nothing was read to count them."""
     archives: int = 0
     """Archives that the number is estimated from; 0 where it was counted."""
+    are_heads: bool = False
+    """Whether only their beginnings were read."""
 
     @property
     def says(self) -> str:
@@ -69,7 +71,9 @@ class ImageCount:
         if self.number is None:
             return f"images not counted: archives of over {readable(SAMPLE_BYTES)} are not read for that"
         if self.archives:
-            return f"about {round(self.number):,} images (estimated from {self.archives} archives of median size)"
+            whole = f"{self.archives} archives of median size"
+            of = f"the beginnings of {self.archives} archives" if self.are_heads else whole
+            return f"about {round(self.number):,} images (estimated from {of})"
         return f"{round(self.number)} images"
 
 

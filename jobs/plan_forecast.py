@@ -64,7 +64,7 @@ class SampleTimes:
         batches = zip(annotate, encode, write, strict=True)
         beside = run.read_cpu_seconds + run.decode_cpu_seconds + run.seal_cpu_seconds
         return cls(
-            read=per_image([head[2] for head in run.heads], [head[1] for head in run.heads]),
+            read=per_image([head.seconds for head in run.heads], [head.rows.num_rows for head in run.heads]),
             decode=_of_laps(run.decode) if run.decode else Estimate.exactly(0.0),
             models=per_image(run.model_seconds, sizes),
             annotate=_of_laps(annotate),

@@ -17,8 +17,9 @@ from typing import Any
 
 from jobs.exits import ExitCode, PreflightError
 from jobs.label import EngineName, ResolvedLabel, prepare_resolved
+from jobs.logs import escape_controls
 from jobs.own_folder import claim_folder
-from jobs.plan import Look, Plan, look_at, readable
+from jobs.plan import ImageCount, Look, Plan, look_at, readable
 from jobs.plan_forecast import Forecast, StartUp, Work, make_forecast
 from jobs.plan_text import forecast_facts, money_facts, stage_rows
 from jobs.recipe import LoadedRecipe
@@ -30,7 +31,14 @@ from pipelines.label import LabelJob
 from pipelines.redact import redact
 from pipelines.report.overlay import draw_overlay, file_stem
 from pipelines.rows import status_of
-from pipelines.sample_run import SampleConfig, SampleRun, run_sample, spread, statuses
+from pipelines.sample_run import (
+    SampleConfig,
+    SampleRun,
+    estimated_images,
+    run_sample,
+    spread,
+    statuses,
+)
 from pipelines.shards import Shard
 from pipelines.storage import local_path, scheme_of
 from pipelines.summary import Limits
@@ -102,7 +110,7 @@ def make_sampled_plan(loaded: LoadedRecipe, options: SampleOptions) -> Plan:
         plan = replace(plan, hint="no sample was tried: nothing is left to label")
     else:
         tried = _try(look, look.resolved, options)
-        problems = plan.problems + tried.problems
+        problems = plan.problems + tuple(escape_controls(redact(problem)) for problem in tried.problems)
         plan = replace(
             plan,
             facts=plan.facts + tried.facts,
@@ -167,7 +175,11 @@ def _try(look: Look, resolved: ResolvedLabel, options: SampleOptions) -> _Tried:
             names = {spec.id: spec.name for spec in resolved.vocabulary.classes}
             write_overlays(run, job, names, options.out / OVERLAYS)
     recipe = resolved.recipe
-    work = Work(images=look.to_label.number or 0.0, shards=len(look.pending))
+    images = look.to_label
+    if images.number is None:
+        number = estimated_images(run.heads, look.pending)
+        images = ImageCount(number=number, archives=len(run.heads), are_heads=True)
+    work = Work(images=images.number or 0.0, shards=len(look.pending))
     forecast = make_forecast(
         run,
         recipe,
@@ -179,7 +191,7 @@ def _try(look: Look, resolved: ResolvedLabel, options: SampleOptions) -> _Tried:
     )
     problems = (*sample_problems(run, recipe.limits), *_disk_problem(recipe.output, forecast))
     return _Tried(
-        facts=(*_sample_facts(run), *forecast_facts(forecast, recipe, look.to_label), *money_facts(forecast)),
+        facts=(*_sample_facts(run), *forecast_facts(forecast, recipe, images), *money_facts(forecast)),
         problems=problems,
         stages=tuple(stage_rows(forecast)),
         figures=_figures(run, forecast),
@@ -270,7 +282,7 @@ def _figures(run: SampleRun, forecast: Forecast) -> dict[str, Any]:
     return {
         "sample": {
             "images": run.num_images,
-            "shards": [name for name, _, _ in run.heads],
+            "shards": [head.name for head in run.heads],
             "statuses": dict(statuses(run)),
             "failures_by_code": dict(sorted(run.failures.items())),
             "shard_faults": {name: redact(says) for name, says in run.faults.items()},

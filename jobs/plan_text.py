@@ -71,23 +71,18 @@ def forecast_facts(forecast: Forecast, recipe: LabelRecipe, images: ImageCount) 
     start = f"start-up {ranged(forecast.start_up, duration)}"
     if forecast.engine == "ray":
         start += ", of which Ray's own is not measured"
-    if images.number is None:
-        yield "time", f"not known: {images.says}; {start}"
-    else:
-        yield (
-            "time",
-            f"{ranged(forecast.seconds, duration)} for {number(forecast.work.images)} images; {start}",
-        )
-        needs = forecast.needs
-        if needs.gpu_hours.high:
-            yield "GPU hours", f"{ranged(needs.gpu_hours)} held"
-        yield "core hours", f"{ranged(needs.cpu_hours)} held"
-        yield "disk", f"{ranged(needs.stored_bytes, readable)} when it is done"
-        yield "labels", f"{ranged(forecast.labels)} regions, of which {ranged(forecast.reviews)} for review"
-        if needs.review_minutes is not None:
-            yield "review", f"{ranged(needs.review_minutes * (1 / 60))} hours of people"
-        if forecast.questions is not None:
-            yield "questions", f"{ranged(forecast.questions)} to the endpoint"
+    number_of = images.says if images.archives else f"{number(forecast.work.images)} images"
+    yield "time", f"{ranged(forecast.seconds, duration)} for {number_of}; {start}"
+    needs = forecast.needs
+    if needs.gpu_hours.high:
+        yield "GPU hours", f"{ranged(needs.gpu_hours)} held"
+    yield "core hours", f"{ranged(needs.cpu_hours)} held"
+    yield "disk", f"{ranged(needs.stored_bytes, readable)} when it is done"
+    yield "labels", f"{ranged(forecast.labels)} regions, of which {ranged(forecast.reviews)} for review"
+    if needs.review_minutes is not None:
+        yield "review", f"{ranged(needs.review_minutes * (1 / 60))} hours of people"
+    if forecast.questions is not None:
+        yield "questions", f"{ranged(forecast.questions)} to the endpoint"
     yield "not in these", "; ".join(_left_out(forecast, recipe, images))
 
 

@@ -56,6 +56,8 @@ class ShardHead:
     name: str
     rows: pa.Table
     """`SOURCE_ROW` without the closing row."""
+    num_bytes: int
+    """What they take of the archive, headers and padding included."""
     seconds: float
     cpu_seconds: float
     closing: Closing | None
@@ -66,8 +68,8 @@ class ShardHead:
 class SampleRun:
     """What became of the images, and what it took."""
 
-    heads: tuple[tuple[str, int, float], ...]
-    """Name, images read and seconds of each shard that was opened and gave images."""
+    heads: tuple[ShardHead, ...]
+    """Of the shards that were opened and gave images."""
     source: pa.Table
     """The images as they were read, `index` 0..n-1."""
     encoded: pa.Table
@@ -142,13 +144,28 @@ def read_head(shard: Shard, reader: ReaderConfig, options: StorageOptions, *, ma
             break
     reading.close()  # lets go of the archive
     rows = pa.concat_tables(tables)
+    rows = rows.filter(pc.is_null(rows.column("closing")))
     return ShardHead(
         name=shard.name,
-        rows=rows.filter(pc.is_null(rows.column("closing"))),
+        rows=rows,
+        num_bytes=sum(
+            map(_bytes_in_tar, *(pc.binary_length(rows.column(n)).to_pylist() for n in ("image", "sidecar")))
+        ),
         seconds=time.perf_counter() - clock,
         cpu_seconds=time.process_time() - cpu,
         closing=closing,
     )
+
+
+def _bytes_in_tar(*members: int | None) -> int:
+    """Bytes of members of these lengths: a header of 512 and padding to 512 each."""
+    return sum(512 + -(-length // 512) * 512 for length in members if length is not None)
+
+
+def estimated_images(heads: Sequence[ShardHead], shards: Sequence[Shard]) -> float:
+    """Images of `shards` by their size and by what the beginnings of some of them hold for their bytes."""
+    rows, num_bytes = sum(h.rows.num_rows for h in heads), sum(h.num_bytes for h in heads)
+    return rows * sum(shard.size for shard in shards) / num_bytes
 
 
 def run_sample(job: LabelJob, shards: Sequence[Shard], config: SampleConfig) -> SampleRun | None:
@@ -243,7 +260,7 @@ def _tried(
     images = source.num_rows
     read = [head for head in heads if head.rows.num_rows]
     return SampleRun(
-        heads=tuple((head.name, head.rows.num_rows, head.seconds) for head in read),
+        heads=tuple(read),
         source=source,
         encoded=encoded.filter(pc.is_null(encoded.column("closing"))),
         sealed=sealed,

@@ -101,6 +101,18 @@ def test_the_disk_forecast_is_near_what_a_run_takes(
     assert "nothing is left to label" in text
 
 
+def test_archives_that_are_too_large_to_count_are_estimated_from_their_beginnings(
+    write_recipe: Write, ovsops: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.plan.SAMPLE_BYTES", 10)
+    code, text, _ = ovsops("plan", write_recipe(), "--sample", "2")
+    assert code == 0
+    said = " ".join(text.split())
+    assert "images not counted" in said
+    assert "images (estimated from the beginnings of 2 archives)" in said
+    assert "how sure the number of images is" in said
+
+
 def test_a_plan_without_a_sample_says_how_to_get_one(
     write_recipe: Write, ovsops: Call, tmp_path: Path
 ) -> None:

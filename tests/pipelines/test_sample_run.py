@@ -13,6 +13,7 @@ from pipelines.sample_run import (
     SampleConfig,
     SampleRun,
     blocks,
+    estimated_images,
     read_head,
     run_sample,
     shares,
@@ -64,7 +65,7 @@ def tried(job: LabelJob) -> SampleRun:
 
 
 def test_images_come_from_the_whole_input_and_always_the_same(job: LabelJob, tried: SampleRun) -> None:
-    assert [name for name, _, _ in tried.heads] == [job.shards[i].name for i in (0, 2, 3)]
+    assert [head.name for head in tried.heads] == [job.shards[i].name for i in (0, 2, 3)]
     # 4 of shard 0, 3 of shards 2 and 3: the middles of their stretches of 7 rows.
     keys = [int(key) for key in tried.encoded.column("key").to_pylist()]
     assert keys == [0, 2, 4, 6, 14 + 1, 14 + 3, 14 + 5, 21 + 1, 21 + 3, 21 + 5]
@@ -120,6 +121,14 @@ def test_the_head_of_a_shard_is_at_least_a_table(job: LabelJob) -> None:
     assert whole.rows.num_rows == 7
     assert whole.closing is not None
     assert whole.closing.num_rows == 7
+
+
+def test_images_are_estimated_from_the_bytes_of_beginnings(job: LabelJob) -> None:
+    reader = ReaderConfig(rows_per_table=3)
+    heads = [read_head(shard, reader, job.storage, max_bytes=1) for shard in job.shards[:2]]
+    assert sum(head.rows.num_rows for head in heads) == 6
+    # 28 images; the archives' last blocks of zeros (10 KiB) count as images of some 4 KiB here.
+    assert 28 <= estimated_images(heads, job.shards) < 28 + 4 * 10_240 / 2000
 
 
 @pytest.mark.parametrize("reader", [ReaderConfig(rows_per_table=3), ReaderConfig(bytes_per_table=2500)])
