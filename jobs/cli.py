@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from jobs.audit import audit
+from jobs.common_options import CommonOptions, take_common_options
 from jobs.diff import diff
 from jobs.exits import ExitCode, exit_code_of, is_expected, stop_on_sigterm
 from jobs.nightly import nightly
@@ -65,7 +66,10 @@ def common(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop."),
     ] = False,
 ) -> None:
-    """Labels large image corpora offline. Options of every verb: --debug, -v, --log-format text|json."""
+    """Labels large image corpora offline.
+
+    Options of every verb: --debug, -v, --log-format text|json, --metrics-file FILE.prom.
+    """
 
 
 @app.command()
@@ -81,8 +85,9 @@ def demo(
 ) -> int:
     """Draw scenes, label them, score them, write a report. Needs no network and no other files."""
     started = time.monotonic()
-    sys.stdout.write(f"ovsops demo into {out}: loading PyTorch and Ray, some seconds\n")
-    sys.stdout.flush()
+    from jobs.ending import say
+
+    say(f"ovsops demo into {out}: loading PyTorch and Ray, some seconds")
     from jobs.demo import DemoConfig, run_demo
 
     config = DemoConfig(
@@ -144,51 +149,52 @@ def _run(
 ) -> int:
     from rich.console import Console
 
+    from jobs.ending import tell_summary
     from jobs.label import run_recipe
-    from jobs.progress import exit_code_of_summary, make_observer, next_steps, summary_table
+    from jobs.live import make_observer
+    from jobs.progress import exit_code_of_summary, next_steps, summary_table
 
     console = Console(stderr=True)
     with make_observer(console) as observer:
         summary = run_recipe(loaded, engine=engine, observer=observer, retry=retry, retry_codes=codes)
-    console.print(summary_table(summary))
-    for step in next_steps(summary, loaded.recipe.output):
-        console.print(step, markup=False, highlight=False, soft_wrap=True)
+    tell_summary(console, summary, summary_table(summary), next_steps(summary, loaded.recipe.output))
     return exit_code_of_summary(summary)
 
 
 def _train(loaded: "LoadedTrain", *, engine: EngineChoice | None) -> int:
     from rich.console import Console
 
+    from jobs.ending import tell_summary
     from jobs.progress import exit_code_of_summary
     from jobs.train import make_train_observer, run_training, train_next_steps, train_table
 
     console = Console(stderr=True)
     with make_train_observer(console) as observer:
         summary = run_training(loaded, engine=engine, observer=observer)
-    console.print(train_table(summary))
-    for step in train_next_steps(summary, loaded.recipe.output):
-        console.print(step, markup=False, highlight=False, soft_wrap=True)
+    tell_summary(console, summary, train_table(summary), train_next_steps(summary, loaded.recipe.output))
     return exit_code_of_summary(summary)
 
 
 def _evaluate(loaded: "LoadedEvaluate") -> int:
     from rich.console import Console
 
+    from jobs.ending import tell_summary
     from jobs.evaluate import evaluate_next_steps, evaluate_table, run_evaluation
     from jobs.progress import exit_code_of_summary
 
     console = Console(stderr=True)
     summary = run_evaluation(loaded)
-    console.print(evaluate_table(summary))
-    for step in evaluate_next_steps(summary, loaded.recipe.output):
-        console.print(step, markup=False, highlight=False, soft_wrap=True)
+    steps = evaluate_next_steps(summary, loaded.recipe.output)
+    tell_summary(console, summary, evaluate_table(summary), steps)
     return exit_code_of_summary(summary)
 
 
 def _units(loaded: "LoadedUnits", *, engine: EngineChoice, codes: Sequence[str] = ()) -> int:
     from rich.console import Console
 
-    from jobs.progress import exit_code_of_summary, make_observer
+    from jobs.ending import tell_summary
+    from jobs.live import make_observer
+    from jobs.progress import exit_code_of_summary
     from jobs.unit_jobs import run_unit_recipe
     from jobs.unit_shown import unit_next_steps, unit_table
 
@@ -196,9 +202,7 @@ def _units(loaded: "LoadedUnits", *, engine: EngineChoice, codes: Sequence[str] 
     rows = "images" if loaded.recipe.job == "dataset" else "regions"
     with make_observer(console, rows) as observer:
         summary = run_unit_recipe(loaded, engine=engine, observer=observer, codes=codes)
-    console.print(unit_table(summary))
-    for step in unit_next_steps(summary, loaded):
-        console.print(step, markup=False, highlight=False, soft_wrap=True)
+    tell_summary(console, summary, unit_table(summary), unit_next_steps(summary, loaded))
     return exit_code_of_summary(summary)
 
 
@@ -334,6 +338,7 @@ def export(
     endpoint_url: EndpointUrl = None,
 ) -> int:
     """Write labels in another tool's format. What it cannot hold is counted, here and in export.json."""
+    from jobs.ending import tell
     from jobs.exporting import export_files
     from pipelines.exporters.options import ExportOptions
 
@@ -348,7 +353,8 @@ def export(
     )
     done = export_files(output, _storage_options(endpoint_url), out, options, shards=shards)
     sys.stdout.write(f"{done.line}\n")
-    sys.stderr.write("".join(f"{line}\n" for line in done.losses))
+    for line in done.losses:
+        tell(line, "loss")
     return done.code
 
 
@@ -382,11 +388,12 @@ def negate(
     ] = None,
 ) -> int:
     """Ten negatives for each caption, or null and a reason. Ends in .gz: compressed. Needs no images."""
+    from jobs.ending import tell
     from jobs.negate import negate_file
     from ovsops.negatives.config import NegativeConfig
 
     summary = negate_file(source, target, NegativeConfig(level=level, seed=seed, max_margin=max_margin))
-    sys.stderr.write(summary.line() + "\n")
+    tell(summary.line())
     return 0
 
 
@@ -562,47 +569,41 @@ _USAGE_ERROR = typer.BadParameter.__base__ or typer.BadParameter
 
 def run_command(arguments: Sequence[str] | None = None) -> int:
     """Parse, run, and turn whatever happens into an exit code: the only place that does."""
-    words, debug = _common_options(list(sys.argv[1:] if arguments is None else arguments))
+    words, common = take_common_options(sys.argv[1:] if arguments is None else arguments)
+    code = _run_words(words, common)
+    if common.metrics_file is not None:
+        from jobs.metrics import close_metrics_file
+
+        close_metrics_file(code)
+    return code
+
+
+def _run_words(words: list[str], common: CommonOptions) -> int:
     try:
         stop_on_sigterm()
+        if common.metrics_file is not None:
+            from jobs.metrics import open_metrics_file
+
+            open_metrics_file(common.metrics_file)
         code = int(app(args=words, prog_name="ovsops", standalone_mode=False) or 0)
         if code == ExitCode.INTERRUPTED:
             raise KeyboardInterrupt  # newer versions of typer answer Ctrl-C with its code
         return code
     except BaseException as error:  # noqa: BLE001  the last one who can say anything
-        return _report(error, debug=debug)
-
-
-def _common_options(words: list[str]) -> tuple[list[str], bool]:
-    """Set up logging from the options that every verb takes, at any place; the other words, and `--debug`."""
-    from jobs.logs import configure_logging
-
-    log_format: Literal["text", "json"] = "text"
-    verbose = debug = False
-    rest: list[str] = []
-    while words:
-        word = words.pop(0)
-        if word in ("-v", "--verbose"):
-            verbose = True
-        elif word == "--debug":
-            debug = verbose = True
-        elif word in ("--log-format=json", "--log-format=text"):
-            log_format = "json" if word.endswith("json") else "text"
-        elif word == "--log-format" and words[:1] in (["json"], ["text"]):
-            log_format = "json" if words.pop(0) == "json" else "text"
-        else:
-            rest.append(word)
-    configure_logging(log_format=log_format, verbose=verbose)
-    return rest, debug
+        return _report(error, debug=common.debug)
 
 
 def _report(error: BaseException, *, debug: bool) -> int:
     """One screen about an error, and its exit code."""
-    from jobs.logs import escape_controls
+    from jobs.ending import tell_error
+    from jobs.logs import escape_controls, is_json
     from pipelines.redact import redact
 
     if isinstance(error, _USAGE_ERROR):
-        error.show()  # type: ignore[attr-defined]
+        if is_json():
+            tell_error(error.format_message(), code=ExitCode.USAGE, what="error")  # type: ignore[attr-defined]
+        else:
+            error.show()  # type: ignore[attr-defined]
         return ExitCode.USAGE
     if isinstance(error, SystemExit):
         return int(error.code) if isinstance(error.code, int) else ExitCode.INTERNAL
@@ -612,14 +613,14 @@ def _report(error: BaseException, *, debug: bool) -> int:
     if debug:
         logger.error("%s", type(error).__name__, exc_info=error)
     if code == ExitCode.INTERRUPTED:
-        sys.stderr.write("interrupted: run the same command again to go on\n")
+        tell_error("run the same command again to go on", code=code, what="interrupted")
         return code
     text = "\n".join(escape_controls(line) for line in redact(str(error)).splitlines()[:40])
     if is_expected(error):
-        sys.stderr.write(f"error: {text}\n")
+        tell_error(text, code=code, what="error")
     else:
         hint = "" if debug else " (--debug shows where)"
-        sys.stderr.write(f"internal error{hint}: {type(error).__name__}: {text[:2000]}\n")
+        tell_error(f"{type(error).__name__}: {text[:2000]}", code=code, what=f"internal error{hint}")
     return code
 
 

@@ -4,7 +4,6 @@ The scenes are those of the miniature world, so their truth is exact, and no net
 """
 
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -13,10 +12,12 @@ from typing import Any
 
 from rich.console import Console
 
+from jobs.ending import say, tell_summary
 from jobs.evaluate import evaluate_table, run_evaluation
 from jobs.label import EngineName, run_recipe
+from jobs.live import make_observer
 from jobs.own_folder import claim_folder
-from jobs.progress import duration, exit_code_of_summary, make_observer, summary_table
+from jobs.progress import duration, exit_code_of_summary, summary_table
 from jobs.recipe import LoadedEvaluate, LoadedRecipe, load_recipe, to_yaml
 from jobs.report import PAGE as RUN_PAGE
 from jobs.report import write_report
@@ -83,27 +84,22 @@ def run_demo(config: DemoConfig, *, started: float) -> int:
     """
     checkpoints = miniature_checkpoints(config.checkpoints)
     claim_folder(config.out, _OWN, marker=_MARKER, command="ovsops demo")
-    _say(f"1/4  drawing {config.num_scenes} held-out scenes into {config.out / 'shards'}")
+    say(f"1/4  drawing {config.num_scenes} held-out scenes into {config.out / 'shards'}")
     write_world_shards(
         config.out / "shards", config.scene_seeds, scenes_per_shard=SCENES_PER_SHARD, config=SceneConfig()
     )
-    _say(f"2/4  labelling them: ovsops run {config.out / 'label.yaml'}")
+    say(f"2/4  labelling them: ovsops run {config.out / 'label.yaml'}")
     console = Console(stderr=True)
     with make_observer(console) as observer:
         labelled = run_recipe(label_recipe(config.out, checkpoints), engine=config.engine, observer=observer)
-    console.print(summary_table(labelled))
-    _say(f"3/4  scoring them against their truth: ovsops run {config.out / 'evaluate.yaml'}")
+    tell_summary(console, labelled, summary_table(labelled))
+    say(f"3/4  scoring them against their truth: ovsops run {config.out / 'evaluate.yaml'}")
     scored = run_evaluation(evaluate_recipe(config), command=config.command)
-    console.print(evaluate_table(scored))
-    _say(f"4/4  a page about the run: ovsops report {config.out / 'run'}")
-    _say(write_report(str(config.out / "run"), StorageOptions(), out=None, beside=[config.out / "report"]))
-    _say(_closing(scored, config, time.monotonic() - started))
+    tell_summary(console, scored, evaluate_table(scored))
+    say(f"4/4  a page about the run: ovsops report {config.out / 'run'}")
+    say(write_report(str(config.out / "run"), StorageOptions(), out=None, beside=[config.out / "report"]))
+    say(_closing(scored, config, time.monotonic() - started))
     return max(exit_code_of_summary(labelled), exit_code_of_summary(scored))
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 def label_recipe(out: Path, checkpoints: Path) -> LoadedRecipe:

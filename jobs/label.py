@@ -21,6 +21,8 @@ import torch
 
 from jobs.asking import asked_checkpoints, asking_of, check_key, pin_asked, questions_identity
 from jobs.exits import PreflightError, stop_on_sigterm
+from jobs.logs import format_ray_records
+from jobs.metrics import with_metrics
 from jobs.named_settings import merge
 from jobs.recipe import (
     CalibratorFile,
@@ -52,7 +54,7 @@ from ovsops.regions.calibration import ScoreCalibrator
 from ovsops.segmenters.kinds import AnySegmenterConfig
 from ovsops.text.names import nearest
 from ovsops.text.vocabulary import Vocabulary, check_append_only, load_vocabulary
-from pipelines.label import LabelJob, Observer, record_failed_start, run_label
+from pipelines.label import LabelJob, record_failed_start, run_label
 from pipelines.manifest import MANIFEST, differences, read_manifest
 from pipelines.records import RegionClass
 from pipelines.retry import run_retry
@@ -60,6 +62,7 @@ from pipelines.runner import InlineEngine, RayEngine, cpu_shortage
 from pipelines.schemas import SCHEMA_VERSION
 from pipelines.shards import Shard, expand_inputs
 from pipelines.storage import StorageOptions, local_path, open_storage, scheme_of
+from pipelines.watch import Observer
 
 logger = logging.getLogger(__name__)
 
@@ -397,6 +400,7 @@ def _started(engine: RayEngine | InlineEngine, recipe: LabelRecipe) -> Iterator[
     """An engine that is up; one that does not come up is a preflight failure with a summary."""
     with ExitStack() as stack:
         if isinstance(engine, RayEngine):
+            format_ray_records()
             logger.info(
                 "starting Ray (%s): some seconds, half a minute on a busy machine", recipe.ray.address
             )
@@ -435,6 +439,8 @@ def run_recipe(
     logger.info("recipe %s, output %s", json.dumps(job.manifest["recipe_hash"][:12]), job.output)
     with _started(open_engine(engine, recipe), recipe) as opened:
         stop_on_sigterm()  # again: Ray has put its own handler there
+        work, on_ray = "retry" if retry else "label", isinstance(opened, RayEngine)
+        watching = with_metrics(observer, work=work, output=job.output, on_ray=on_ray)
         if retry:
-            return run_retry(job, opened, run=new_run_name(), codes=retry_codes, observer=observer)
-        return run_label(job, opened, run=new_run_name(), observer=observer)
+            return run_retry(job, opened, run=new_run_name(), codes=retry_codes, observer=watching)
+        return run_label(job, opened, run=new_run_name(), observer=watching)

@@ -2,9 +2,11 @@
 
 import json
 import logging
+import math
 import sys
 import time
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pipelines.redact import redact
 
@@ -30,7 +32,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Fields time (Unix seconds), level, logger, message, and error where there is one."""
+        """Fields time (Unix seconds), level, logger, message; error where there is one; and those of `facts`."""
         fields = {
             "time": round(record.created, 3),
             "level": record.levelname.lower(),
@@ -39,7 +41,26 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             fields["error"] = redact(self.formatException(record.exc_info))
-        return json.dumps(fields, ensure_ascii=False)
+        told = {name: _plain(value) for name, value in getattr(record, "facts", {}).items()}
+        return json.dumps(told | fields, ensure_ascii=False, allow_nan=False)
+
+
+def facts(event: str, **more: Any) -> dict[str, Any]:
+    """`extra=` of a record: what its JSON line says beside the message, `event` first."""
+    return {"facts": {"event": event, **more}}
+
+
+def _plain(value: Any) -> Any:
+    """Without secrets, control characters, and numbers that JSON does not have."""
+    if isinstance(value, str):
+        return escape_controls(redact(value))
+    if isinstance(value, Mapping):
+        return {_plain(str(key)): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -47,7 +68,7 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def configure_logging(*, log_format: LogFormat, verbose: bool) -> None:
-    """Send our packages' records to standard error. Warnings of others pass too."""
+    """Send our packages' records to standard error. Warnings of others pass too; in JSON those of Python itself."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     root = logging.getLogger()
@@ -55,3 +76,22 @@ def configure_logging(*, log_format: LogFormat, verbose: bool) -> None:
     root.setLevel(logging.WARNING)
     for package in ("ovsops", "pipelines", "jobs"):
         logging.getLogger(package).setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.captureWarnings(log_format == "json")
+
+
+def is_json() -> bool:
+    """Whether standard error gets JSON objects and nothing else."""
+    return any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers)
+
+
+def format_ray_records() -> None:
+    """Let Ray's own handlers write as ours do, where lines are JSON. To be called before Ray is started."""
+    if not is_json():
+        return
+    for name, logger in logging.root.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] == "ray":
+            for handler in logger.handlers:
+                if isinstance(handler, logging.StreamHandler) and not isinstance(
+                    handler, logging.FileHandler
+                ):
+                    handler.setFormatter(JsonFormatter())

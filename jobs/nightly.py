@@ -62,6 +62,7 @@ def command(load: "Callable[[], LoadedNightly]", options: "NightOptions", *, dry
     """Run a night and print its line; the exit code. An error is printed as a line, and raised."""
     from rich.console import Console
 
+    from jobs.ending import tell
     from jobs.nightly_alert import alert_line, alert_lines, unfinished_alert
     from jobs.nightly_run import NightRun, dry_run_lines
     from pipelines.redact import redact
@@ -87,7 +88,7 @@ def command(load: "Callable[[], LoadedNightly]", options: "NightOptions", *, dry
         sys.stdout.flush()
         raise
     for line in alert_lines(alert):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        tell(line, "night", console=console)
     sys.stdout.write(alert_line(alert))
     sys.stdout.flush()
     return int(alert["exit_code"])

@@ -19,9 +19,9 @@ from rich.console import Console
 from jobs.audit import CSV, draw
 from jobs.evaluate import run_evaluation
 from jobs.label import EngineName, recipe_of_output, resolve, run_recipe
+from jobs.live import make_observer
 from jobs.named_settings import merge, named_as_mappings, with_named_settings
 from jobs.nightly_recipe import AuditDraw, CanaryConfig, NightlyRecipe
-from jobs.progress import make_observer
 from jobs.recipe import (
     LoadedEvaluate,
     LoadedNightly,

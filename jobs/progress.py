@@ -1,22 +1,23 @@
-"""What a run shows while it works: a bar on a terminal, one line per 30 seconds elsewhere, one table at the end."""
+"""What a run tells while it works, one line per 30 seconds, and one table at the end. Terminals get `live`."""
 
 import logging
 import time
-from collections import deque
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from threading import Event, Thread
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from jobs.devices import device_use
 from jobs.exits import ExitCode
-from jobs.logs import escape_controls
+from jobs.logs import escape_controls, facts
+from jobs.stage_rates import StageRates
 from pipelines.codes import RETRYABLE
-from pipelines.label import Observer
-from pipelines.ledger import Commit
+from pipelines.ledger import Commit, ShardRecord
 from pipelines.units import UnitCommit
+from pipelines.watch import Queued, nothing_queued
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,16 @@ class Tally:
         self.started = time.monotonic()
         self.images = self.failed = self.shards_done = self.shards_now = self.shards = 0
         self.recent: deque[tuple[float, int]] = deque()
+        self.codes: Counter[str] = Counter()
+        """Rows that were skipped, failed or left out in this run."""
+        self.shards_failed = 0
+        self.stages = StageRates()
+        self.queued: Queued = nothing_queued
+
+    @property
+    def unit(self) -> str:
+        """What a rate counts."""
+        return "img" if self.rows == "images" else self.rows
 
     def start(self, *, shards: int, done: int) -> None:
         """Work begins now."""
@@ -80,11 +91,37 @@ class Tally:
                 else waited
             )
         rate = self.rate()
-        speed = "" if rate is None else f", {rate:.1f} {'img' if self.rows == 'images' else self.rows}/s"
+        speed = "" if rate is None else f", {rate:.1f} {self.unit}/s"
         return f"{self.images} {self.rows}{speed}, {self._shards()}{failed}{left}"
 
     def _shards(self) -> str:
-        return f"{self.shards_done}/{self.shards} shards"
+        lost = f", {self.shards_failed} unreadable" if self.shards_failed else ""
+        return f"{self.shards_done}/{self.shards} shards{lost}"
+
+    def to_plain(self) -> dict[str, Any]:
+        """All of it for machines; what is not known yet is null."""
+        rate, eta = self.rate(), self.eta_s()
+        return {
+            self.rows: self.images,
+            "rows_per_second": None if rate is None else round(rate, 3),
+            "shards": self.shards,
+            "shards_done": self.shards_done,
+            "shards_failed": self.shards_failed,
+            "failed": self.failed,
+            "codes": dict(self.codes),
+            "eta_seconds": None if eta is None else round(eta, 1),
+            "elapsed_seconds": round(time.monotonic() - self.started, 1),
+            "stages": [asdict(rate) for rate in self.stages.rates()],
+            "blocks_waiting": dict(self.queued()),
+        }
+
+
+def listed_codes(codes: Mapping[str, int], most: int) -> str:
+    """`7 E_TRUNCATED, 2 S_SMALL`, the most frequent first."""
+    ordered = sorted(codes.items(), key=lambda item: (-item[1], item[0]))
+    rest = len(ordered) - most
+    more = f" and {rest} other codes" if rest > 0 else ""
+    return ", ".join(f"{count} {escape_controls(code)}" for code, count in ordered[:most]) + more
 
 
 def duration(seconds: float) -> str:
@@ -97,7 +134,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-class LineObserver(Observer):
+class LineObserver:
     """One log line per 30 seconds, whether or not an image was finished: for files, CI and schedulers."""
 
     def __init__(self, rows: str = "images") -> None:
@@ -115,72 +152,33 @@ class LineObserver(Observer):
 
     def _write_lines(self) -> None:
         while not self._ended.wait(LINE_EVERY_S):
-            logger.info("%s", self.tally.line())
+            devices = [device.to_plain() for device in device_use()]
+            told = facts("progress", **self.tally.to_plain(), devices=devices)
+            logger.info("%s", self.tally.line(), extra=told)
 
-    def started(self, *, shards: int, done: int) -> None:
+    def started(self, *, shards: int, done: int, queued: Queued = nothing_queued) -> None:
         """Work begins."""
         self.tally.start(shards=shards, done=done)
+        self.tally.queued = queued
 
-    def part(self, *, images: int) -> None:
-        """Images written."""
+    def part(self, *, images: int, spans: Mapping[str, Sequence[float]]) -> None:
+        """Rows written."""
         self.tally.add(images)
+        self.tally.stages.add(spans)
 
-    def committed(self, commit: Commit | UnitCommit) -> None:
+    def committed(self, commit: ShardRecord) -> None:
         """A shard is done."""
         self.tally.shards_done += 1
         self.tally.shards_now += 1
-        self.tally.failed += commit.failed
+        if isinstance(commit, Commit):
+            self.tally.failed += commit.failed
+            self.tally.codes.update(commit.codes)
+        elif isinstance(commit, UnitCommit):
+            self.tally.codes.update(commit.left_out)
 
-
-class BarObserver(LineObserver):
-    """A live bar over shards, with images, rate, failures and time left."""
-
-    def __init__(self, console: Console, rows: str = "images") -> None:
-        super().__init__(rows)
-        self.bar = Progress(
-            SpinnerColumn(),
-            BarColumn(),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-        )
-        self.task = self.bar.add_task("starting", total=None)
-
-    def __enter__(self) -> "BarObserver":
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def started(self, *, shards: int, done: int) -> None:
-        """Work begins."""
-        super().started(shards=shards, done=done)
-        self._show()
-
-    def part(self, *, images: int) -> None:
-        """Images written."""
-        self.tally.add(images)
-        self._show()
-
-    def committed(self, commit: Commit | UnitCommit) -> None:
-        """A shard is done."""
-        super().committed(commit)
-        self._show()
-
-    def _show(self) -> None:
-        self.bar.update(
-            self.task,
-            total=max(1, self.tally.shards),
-            completed=self.tally.shards_done,
-            description=self.tally.line(),
-        )
-
-
-def make_observer(console: Console, rows: str = "images") -> LineObserver:
-    """A bar on a terminal, lines elsewhere; `rows` is what is counted."""
-    return BarObserver(console, rows) if console.is_terminal else LineObserver(rows)
+    def shard_failed(self, code: str) -> None:
+        """A shard could not be read."""
+        self.tally.shards_failed += 1
 
 
 def exit_code_of_summary(summary: Mapping[str, Any]) -> ExitCode:

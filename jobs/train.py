@@ -16,7 +16,7 @@ from rich.table import Table
 
 from jobs.exits import PreflightError, stop_on_sigterm
 from jobs.label import EngineName, installed_versions
-from jobs.logs import escape_controls
+from jobs.logs import escape_controls, facts, format_ray_records, is_json
 from jobs.progress import LINE_EVERY_S, duration
 from jobs.recipe import LoadedTrain, recipe_hash, split_recipe, to_plain
 from jobs.train_recipe import REASONS, TrainRecipe, is_train_setting
@@ -176,6 +176,7 @@ class _Engine(RayEngine):
         super().__init__(recipe.ray, recipe.storage)
 
     def __enter__(self) -> "_Engine":
+        format_ray_records()
         super().__enter__()
         stop_on_sigterm()
         return self
@@ -201,7 +202,7 @@ class LineTrainObserver:
         """A row of the curve."""
         if time.monotonic() - self.last_line >= LINE_EVERY_S:
             self.last_line = time.monotonic()
-            logger.info("%s", progress_line(row))
+            logger.info("%s", progress_line(row), extra=facts("progress", **progress_facts(row)))
 
 
 class BarTrainObserver(LineTrainObserver):
@@ -245,9 +246,19 @@ def progress_line(row: Progress) -> str:
     return f"step {row.step}/{row.num_steps}, {told}, {pace}"
 
 
+def progress_facts(row: Progress) -> dict[str, Any]:
+    """The same for machines."""
+    return {
+        "step": row.step,
+        "num_steps": row.num_steps,
+        "seconds_per_step": row.seconds_per_step,
+        "losses": dict(row.losses),
+    }
+
+
 def make_train_observer(console: Console) -> LineTrainObserver:
     """A bar on a terminal, lines elsewhere."""
-    return BarTrainObserver(console) if console.is_terminal else LineTrainObserver()
+    return BarTrainObserver(console) if console.is_terminal and not is_json() else LineTrainObserver()
 
 
 def train_table(summary: Mapping[str, Any]) -> Table:

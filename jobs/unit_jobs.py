@@ -18,6 +18,8 @@ from typing import Any
 from jobs.dataset_recipe import DatasetRecipe
 from jobs.exits import PreflightError, stop_on_sigterm
 from jobs.label import EngineName, installed_versions, new_run_name, recipe_of_output
+from jobs.logs import format_ray_records
+from jobs.metrics import with_metrics
 from jobs.mine_recipe import MineRecipe
 from jobs.named_settings import merge
 from jobs.negatives_recipe import NegativesRecipe
@@ -39,7 +41,8 @@ from pipelines.shards import Shard, expand_inputs
 from pipelines.storage import StorageOptions, local_path, open_storage, scheme_of
 from pipelines.summary import SUMMARY
 from pipelines.unit_tools import record_failed_units
-from pipelines.units import UnitJob, UnitObserver, run_units
+from pipelines.units import UnitJob, run_units
+from pipelines.watch import Observer
 
 logger = logging.getLogger(__name__)
 
@@ -290,7 +293,7 @@ def run_unit_recipe(
     loaded: LoadedUnits,
     *,
     engine: EngineName = "ray",
-    observer: UnitObserver | None = None,
+    observer: Observer | None = None,
     codes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Do what a recipe says, or go on with it; the summary.
@@ -310,7 +313,9 @@ def run_unit_recipe(
         raise
     logger.info("recipe %s, output %s", job.manifest["recipe_hash"][:12], job.output)
     with _opened(engine, job, recipe) as opened:
-        return run_units(job, opened, run=new_run_name(), observer=observer, only=only)
+        on_ray = isinstance(opened, RayEngine)
+        watching = with_metrics(observer, work=recipe.job, output=job.output, on_ray=on_ray)
+        return run_units(job, opened, run=new_run_name(), observer=watching, only=only)
 
 
 def failed_shards(recipe: UnitRecipe, codes: Sequence[str]) -> frozenset[str]:
@@ -352,6 +357,7 @@ def _opened(engine: EngineName, job: UnitJob, recipe: UnitRecipe) -> Iterator[Ra
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with ExitStack() as stack:
+        format_ray_records()
         logger.info("starting Ray (%s): some seconds, half a minute on a busy machine", recipe.ray.address)
         try:
             opened = stack.enter_context(RayEngine(recipe.ray, recipe.storage))

@@ -3,11 +3,12 @@
 read -> annotate (decodes ahead; segmenter, detector, expert) -> encode [-> ask] -> write -> seal -> commit -> publish
 """
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ovsops.errors import OutputError, OvsopsError, StorageError
 from ovsops.images.decode import DecodeConfig
@@ -26,6 +27,7 @@ from pipelines.stages.encode import EncodeStage
 from pipelines.stages.write import WriteStage
 from pipelines.storage import Storage, StorageOptions, open_storage
 from pipelines.summary import SUMMARY, EndpointBill, Limits, RunStats, summarise, write_summary
+from pipelines.watch import Observer
 
 if TYPE_CHECKING:
     from ovsops.annotators.regions import InstancesConfig
@@ -98,19 +100,6 @@ class LabelJob:
         """The counts of a start, which begins now."""
         bill = None if self.ask is None else EndpointBill(config=self.ask.config.endpoint)
         return RunStats(started=time.time(), actors=max(1, self.segment_on.actors), endpoint=bill)
-
-
-class Observer(Protocol):
-    """Somebody who watches a run: a progress bar, a log line."""
-
-    def started(self, *, shards: int, done: int) -> None:
-        """Work begins: shards in the input, and how many were done before."""
-
-    def part(self, *, images: int) -> None:
-        """Images written."""
-
-    def committed(self, commit: Commit) -> None:
-        """A shard is done."""
 
 
 def run_label(job: LabelJob, engine: Engine, *, run: str, observer: Observer | None = None) -> dict[str, Any]:
@@ -195,7 +184,7 @@ class _Driver:
         done = len(self.job.shards) - len(pending)
         logger.info("%d shards, %d done before, %d to label", len(self.job.shards), done, len(pending))
         if self.observer:
-            self.observer.started(shards=len(self.job.shards), done=done)
+            self.observer.started(shards=len(self.job.shards), done=done, queued=self.engine.queued)
         if not pending:
             return
         self.by_id = {shard.id: shard for shard in pending}
@@ -246,13 +235,15 @@ class _Driver:
             )
             self.stats.model_last = max(self.stats.model_last or 0.0, part["segment_ended"])
         if self.observer:
-            self.observer.part(images=images)
+            self.observer.part(images=images, spans=json.loads(part["spans"] or "{}"))
 
     def _shard_failed(self, shard: str, message: str) -> None:
         self.stats.failed_shards[self.by_id[shard].name] = message
         self.settled.add(shard)
         del self.coverage[shard]
         logger.error("shard %s failed: %s", self.by_id[shard].name, message)
+        if self.observer:
+            self.observer.shard_failed(message.partition(":")[0])
 
     def _collect(self, *, wait: bool) -> None:
         """Commit and publish what is sealed; `wait` for at least one."""

@@ -5,6 +5,7 @@
 Rows that did not fail come from the published tables and stay what they are, byte for byte.
 """
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.label import LabelJob, Observer
+from pipelines.label import LabelJob
 from pipelines.ledger import Commit, Ledger
 from pipelines.lock import OutputLock
 from pipelines.manifest import claim_output
@@ -26,6 +27,7 @@ from pipelines.spans import Span, add_spans
 from pipelines.stage import Stage
 from pipelines.storage import Storage, open_storage
 from pipelines.summary import summarise, write_summary
+from pipelines.watch import Observer
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +157,7 @@ class _Retry:
         self.retried = sum(len(a.wanted) for a in attempts.values())
         logger.info("%d failed images in %d shards to try again", self.retried, len(attempts))
         if self.observer:
-            self.observer.started(shards=len(attempts), done=0)
+            self.observer.started(shards=len(attempts), done=0, queued=self.engine.queued)
         if not attempts:
             return
         for part in self._parts(attempts):
@@ -211,7 +213,7 @@ class _Retry:
         self.stats.images += images
         self.stats.model_busy_s += part["segment_seconds"]
         if self.observer:
-            self.observer.part(images=images)
+            self.observer.part(images=images, spans=json.loads(part["spans"] or "{}"))
         if attempt.closing is None:
             return
         if problem := attempt.why_not(attempt.closing):
@@ -265,6 +267,8 @@ class _Retry:
     def _failed(self, commit: Commit, message: str) -> None:
         self.stats.failed_shards[commit.name] = message
         logger.error("shard %s: %s", commit.name, message)
+        if self.observer:
+            self.observer.shard_failed(message.partition(":")[0])
 
 
 def _wait(poll: Callable[[], SealedShard | None]) -> SealedShard:

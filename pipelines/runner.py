@@ -1,5 +1,5 @@
-"""Stages to Ray Data operators. This file, `sources` and `training.ray_train` are the only ones that know Ray;
-`llm_batch` hands on Ray's own stage for language models.
+"""Stages to Ray Data operators. This file, `queues`, `ray_metrics`, `sources` and `training.ray_train` are the only
+ones that know Ray; `llm_batch` hands on Ray's own stage for language models.
 
 Ray decides where a block runs and how often; what is done is decided by the ledger (`pipelines.ledger`).
 """
@@ -8,7 +8,7 @@ import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,9 +17,11 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext
 
 from ovsops.errors import ConfigError
+from pipelines.queues import QueueWatch
 from pipelines.readers import ReaderConfig, read_shard
 from pipelines.shards import Shard
 from pipelines.sources import shard_dataset
+from pipelines.spans import timed_as
 from pipelines.stage import Stage
 from pipelines.storage import StorageOptions
 
@@ -65,6 +67,11 @@ class Step:
 
     stages: tuple[Stage, ...]
     placement: Placement
+
+    @property
+    def name(self) -> str:
+        """What its queue is called."""
+        return timed_as([stage.name for stage in self.stages])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +130,9 @@ class Engine(Protocol):
     def submit(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[[], Any | None]:
         """Start a small job; the returned poll gives None until it is done, then the result."""
 
+    def queued(self) -> Mapping[str, int]:
+        """Blocks that wait before each step, by its name; nothing where there are no queues."""
+
 
 class RayEngine:
     """Ray Data: streaming, backpressured, on one machine or many. A context manager."""
@@ -149,13 +159,16 @@ class RayEngine:
         context.execution_options.preserve_order = False
         context.execution_no_progress_timeout_s = -1  # a night may wait for capacity
         context.print_on_execution_start = False
+        if QueueWatch not in context.custom_execution_callback_classes:
+            context.custom_execution_callback_classes.append(QueueWatch)
         return self
 
     def __exit__(self, *error: object) -> None:
         self._cleanup.close()
 
     def _init_args(self) -> dict[str, Any]:
-        common: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
+        logging.getLogger("ray").setLevel(logging.WARNING)
+        common: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
         if self.config.address != "local":
             return common | {"address": self.config.address}
         folder = self._cleanup.enter_context(
@@ -176,12 +189,14 @@ class RayEngine:
         actors = sum(step.placement.actors for step in steps)
         logger.info("starting %d workers, which load what they need before the first image", actors)
         dataset = shard_dataset(shards, reader, self.options, num_cpus=self.config.read_cpus)
+        QueueWatch.watch([step.name for step in steps])
         for step in steps:
             dataset = _map(dataset, step)
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
     def units(self, tasks: Sequence[pa.Table], step: Step) -> Iterator[pa.Table]:
         """Tables that the step yields, a block a task, in any order."""
+        QueueWatch.watch([step.name])
         dataset = _map(ray.data.from_arrow(list(tasks)), step)
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
@@ -195,6 +210,10 @@ class RayEngine:
             return ray.get(ready[0]) if ready else None
 
         return poll
+
+    def queued(self) -> Mapping[str, int]:
+        """Blocks that wait before each step."""
+        return QueueWatch.blocks
 
 
 def _map(dataset: Any, step: Step) -> Any:
@@ -276,3 +295,7 @@ class InlineEngine:
         """Run it now."""
         result = function(*args, **kwargs)
         return lambda: result
+
+    def queued(self) -> Mapping[str, int]:
+        """None: one table at a time."""
+        return {}

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 STAGES = ("segment", "encode", "ask", "write")
 """Stages whose time is taken: the models together, masks to records, the endpoint, part files."""
+_TIMED_AS = {"annotate": "segment"}
 MAX_SPANS = 24
 """Spans of one stage that a shard's record keeps; neighbours are joined beyond."""
 
@@ -30,6 +31,12 @@ def timing_fields(stage: str) -> list[pa.Field]:
         pa.field(f"{stage}_started", pa.float64()),
         pa.field(f"{stage}_ended", pa.float64()),
     ]
+
+
+def timed_as(stages: Sequence[str]) -> str:
+    """What the work of stages that run together is called: the first of them whose time is taken, or the first."""
+    names = [_TIMED_AS.get(name, name) for name in stages]
+    return next((name for name in names if name in STAGES), names[0])
 
 
 class Stopwatch:

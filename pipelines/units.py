@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 
@@ -28,6 +28,7 @@ from pipelines.stage import Stage
 from pipelines.storage import Storage, StorageOptions, open_storage
 from pipelines.summary import write_summary
 from pipelines.unit_config import UnitLimits, work_placement
+from pipelines.watch import Observer
 
 logger = logging.getLogger(__name__)
 
@@ -180,19 +181,6 @@ class UnitJob(ABC):
         """
 
 
-class UnitObserver(Protocol):
-    """Somebody who watches a run: a progress bar, a log line."""
-
-    def started(self, *, shards: int, done: int) -> None:
-        """Work begins: shards in the input, and how many were done before."""
-
-    def part(self, *, images: int) -> None:
-        """Rows written."""
-
-    def committed(self, commit: UnitCommit) -> None:
-        """A shard is done."""
-
-
 @dataclass(kw_only=True)
 class _Stats:
     """What this start did."""
@@ -224,7 +212,7 @@ def run_units(
     engine: Engine,
     *,
     run: str,
-    observer: UnitObserver | None = None,
+    observer: Observer | None = None,
     only: frozenset[str] | None = None,
 ) -> dict[str, Any]:
     """Do what is not yet done, or of that the shards of these names; the summary, which is also written to OUT.
@@ -248,10 +236,10 @@ class _UnitDriver:
         storage: Storage,
         run: str,
         lock: OutputLock,
-        observer: UnitObserver | None,
+        observer: Observer | None,
         only: frozenset[str] | None,
     ) -> None:
-        self.only = only
+        self.only, self.stage = only, ""
         self.job, self.engine, self.storage, self.name = job, engine, storage, run
         self.lock, self.observer = lock, observer
         self.ledger = unit_ledger(storage, job.kinds)
@@ -285,7 +273,7 @@ class _UnitDriver:
         done = len(shards) - left
         logger.info("%d shards, %d done before, %d to do", len(shards), done, left)
         if self.observer:
-            self.observer.started(shards=len(shards), done=done)
+            self.observer.started(shards=len(shards), done=done, queued=self.engine.queued)
         self.job.begin(self.storage, self.engine)
         self.lock.check()
         settled: set[str] = set()
@@ -305,7 +293,9 @@ class _UnitDriver:
     def _results(self) -> Iterator[Mapping[str, Any]]:
         if not self.pending.shards:
             return
-        step = Step(stages=(self.job.stage(self.storage, self.name),), placement=self.job.work_on)
+        stage = self.job.stage(self.storage, self.name)
+        self.stage = stage.name
+        step = Step(stages=(stage,), placement=self.job.work_on)
         tasks = [self.by_id[shard.id].to_table() for shard in self.pending.shards]
         for table in self.engine.units(tasks, step):
             yield from table.to_pylist()
@@ -315,6 +305,8 @@ class _UnitDriver:
         if result["failed"] is not None:
             self.stats.failed[shard.name] = result["failed"]
             logger.error("shard %s failed: %s", shard.name, result["failed"])
+            if self.observer:
+                self.observer.shard_failed(result["failed"].partition(":")[0])
             return
         self.lock.check()
         sealed = SealedUnit.from_json(result["sealed"])
@@ -351,7 +343,8 @@ class _UnitDriver:
             commit.read - commit.kept,
         )
         if self.observer:
-            self.observer.part(images=commit.read)
+            now, work = time.time(), result["seconds"]
+            self.observer.part(images=commit.read, spans={self.stage: [now - work, now, work, commit.read]})
             self.observer.committed(commit)
 
     def _commits(self) -> list[UnitCommit]:

@@ -5,6 +5,7 @@ python -m tests.node_loss_job '{"shards": [...], "output": ..., "kill_after_imag
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import ray
 from ray.cluster_utils import Cluster
 
 from pipelines.label import run_label
-from pipelines.ledger import Commit
+from pipelines.ledger import ShardRecord
 from pipelines.runner import RayConfig, RayEngine
+from pipelines.watch import Queued, nothing_queued
 from tests.kill_job import make_job
 
 
@@ -23,13 +25,16 @@ class NodeKiller:
     def __init__(self, cluster: Any, node: Any, after: int) -> None:
         self.cluster, self.node, self.after, self.images = cluster, node, after, 0
 
-    def started(self, *, shards: int, done: int) -> None:
+    def started(self, *, shards: int, done: int, queued: Queued = nothing_queued) -> None:
         """Nothing to do."""
 
-    def committed(self, commit: Commit) -> None:
+    def committed(self, commit: ShardRecord) -> None:
         """Nothing to do."""
 
-    def part(self, *, images: int) -> None:
+    def shard_failed(self, code: str) -> None:
+        """Nothing to do."""
+
+    def part(self, *, images: int, spans: Mapping[str, Sequence[float]]) -> None:
         self.images += images
         if self.node is not None and self.images >= self.after:
             self.cluster.remove_node(self.node, allow_graceful=False)

@@ -24,6 +24,7 @@ def process_as_it_was(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
     handlers, level, sigterm = root.handlers, root.level, signal.getsignal(signal.SIGTERM)
     yield
     root.handlers, root.level = handlers, level
+    logging.captureWarnings(False)
     signal.signal(signal.SIGTERM, sigterm)
 
 

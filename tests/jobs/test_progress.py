@@ -11,13 +11,12 @@ from rich.console import Console
 
 from jobs import progress
 from jobs.exits import ExitCode
+from jobs.live import make_observer
 from jobs.progress import (
-    BarObserver,
     LineObserver,
     Tally,
     duration,
     exit_code_of_summary,
-    make_observer,
     next_steps,
     summary_table,
 )
@@ -93,7 +92,7 @@ def test_lines_come_without_a_terminal_even_while_nothing_is_finished(
     with make_observer(Console(file=io.StringIO())) as observer:
         assert type(observer) is LineObserver
         observer.started(shards=2, done=0)
-        observer.part(images=30)
+        observer.part(images=30, spans={})
         observer.committed(COMMIT)
         deadline = time.monotonic() + 20
         while len(caplog.messages) < 3 and time.monotonic() < deadline:
@@ -104,18 +103,6 @@ def test_lines_come_without_a_terminal_even_while_nothing_is_finished(
     lines = len(caplog.messages)
     time.sleep(0.05)
     assert len(caplog.messages) == lines
-
-
-def test_a_terminal_gets_a_bar() -> None:
-    console = Console(file=io.StringIO(), force_terminal=True, width=120)
-    with make_observer(console) as observer:
-        assert isinstance(observer, BarObserver)
-        observer.started(shards=2, done=0)
-        observer.part(images=7)
-        observer.committed(COMMIT)
-        observer.bar.refresh()
-    assert "7 images" in console.file.getvalue()  # type: ignore[attr-defined]
-    assert "1/2 shards, 1 failed" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_the_end_names_codes_output_and_what_to_do() -> None:
