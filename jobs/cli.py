@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -603,7 +604,9 @@ def _report(error: BaseException, *, debug: bool) -> int:
         if is_json():
             tell_error(error.format_message(), code=ExitCode.USAGE, what="error")  # type: ignore[attr-defined]
         else:
-            error.show()  # type: ignore[attr-defined]
+            shown = StringIO()
+            error.show(shown)  # type: ignore[attr-defined]
+            sys.stderr.write(redact(shown.getvalue()))  # it repeats the words that were given
         return ExitCode.USAGE
     if isinstance(error, SystemExit):
         return int(error.code) if isinstance(error.code, int) else ExitCode.INTERNAL

@@ -7,7 +7,7 @@ decoded but UTF-8 text and strict JSON (RFC 8259: no NaN, no duplicate keys), wi
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,7 @@ class SidecarFields:
     """Columns of one row."""
 
     sidecar: str | None = None
-    """The JSON text as it was."""
+    """The JSON text as it was; written anew where a secret was taken out of it."""
     license: str | None = None
     source_url: str | None = None
     caption_short: str | None = None
@@ -71,6 +71,8 @@ class _Unusable(Exception):  # noqa: N818  a reason, answered in this file
 def parse_sidecars(json_bytes: bytes | None, txt_bytes: bytes | None, config: SidecarConfig) -> SidecarFields:
     """The columns that the sidecars of one image give. A caption in the JSON goes before the one in the
     TXT.
+
+    Signed URLs, keys and passwords are taken out of every text, noted `N_REDACTED:<column>`: outputs are passed on.
     """
     notes: list[str] = []
     text: str | None = None
@@ -81,12 +83,16 @@ def parse_sidecars(json_bytes: bytes | None, txt_bytes: bytes | None, config: Si
             text, values = _load_object(json_bytes, config)
         except _Unusable as reason:
             notes.append(f"E_SIDECAR:{reason}")
-    columns["license"] = _short_text(values, config.license_fields, "license", config, notes)
     url = _short_text(values, config.source_url_fields, "source_url", config, notes)
     if url is not None and (clean := redact(url)) != url:
         notes.append("N_REDACTED:source_url")
         url = clean
     columns["source_url"] = url
+    if _has_secret(values):
+        values = _without_secrets(values)
+        text = json.dumps(values, ensure_ascii=False)
+        notes.append("N_REDACTED:sidecar")
+    columns["license"] = _short_text(values, config.license_fields, "license", config, notes)
     columns["caption_short"] = _caption(
         _first_text(values, config.caption_short_fields, notes), "caption_short", config, notes
     )
@@ -99,10 +105,42 @@ def parse_sidecars(json_bytes: bytes | None, txt_bytes: bytes | None, config: Si
         except _Unusable as reason:
             notes.append(f"E_SIDECAR:txt_{reason}")
         else:
+            if (clean := redact(caption)) != caption:
+                notes.append("N_REDACTED:txt")
+                caption = clean
             columns["caption_short"] = columns["caption_short"] or _caption(
                 caption, "caption_short", config, notes
             )
     return SidecarFields(sidecar=text, **columns, notes=tuple(dict.fromkeys(notes)))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every string in it, keys too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield key
+            yield from _texts(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _texts(each)
+
+
+def _has_secret(values: dict[str, Any]) -> bool:
+    """One look at all strings: sidecars without secrets are the rule."""
+    joined = "\n".join(_texts(values))
+    return redact(joined) != joined
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {redact(key): _without_secrets(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_without_secrets(each) for each in value]
+    return value
 
 
 def _load_object(data: bytes, config: SidecarConfig) -> tuple[str, dict[str, Any]]:
