@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict, replace
 
 from jobs.exits import PreflightError
-from jobs.recipe import LabelRecipe
+from jobs.label_recipe import LabelRecipe
 from ovsops.annotators.names import first_prompts, group_rivals
 from ovsops.backbones.checkpoint import pin_checkpoints, read_config, resolve
 from ovsops.backbones.fgclip2_model import fgclip2_config

@@ -94,7 +94,7 @@ def load_settings(kind: type[Any], path: Path | None, overrides: list[str]) -> A
         if not isinstance(plain, dict):
             raise ConfigError(f"{where}: expected fields such as `limits:`, found {type(plain).__name__}")
     if overrides:
-        from jobs.recipe import apply_overrides  # seconds: it knows every recipe
+        from jobs.recipe_text import apply_overrides  # seconds: it knows the label recipe
 
         plain = apply_overrides(plain, overrides)
     return from_plain(kind, plain, where=where)

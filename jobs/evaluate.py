@@ -11,7 +11,8 @@ from rich.table import Table
 from jobs.evaluate_recipe import EvaluateRecipe, is_evaluate_setting
 from jobs.label import installed_versions, recipe_of_output
 from jobs.logs import escape_controls
-from jobs.recipe import LoadedEvaluate, recipe_hash, split_recipe, to_plain
+from jobs.recipe import LoadedEvaluate, to_plain
+from jobs.recipe_text import recipe_hash, split_recipe
 from jobs.truth import find_object_truth
 from jobs.truth_recipe import CocoInstancesTruthConfig, WorldTruthConfig
 from ovsops.errors import ConfigError, OutputError, StorageError

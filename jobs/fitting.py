@@ -13,7 +13,8 @@ import yaml
 from rich.console import Console
 
 from jobs.label import ResolvedLabel, resolve
-from jobs.recipe import LabelRecipe, LoadedRecipe
+from jobs.label_recipe import LabelRecipe
+from jobs.recipe import LoadedRecipe
 from jobs.truth import find_object_truth
 from ovsops.annotators.annotator import Pixels
 from ovsops.annotators.build import (

@@ -21,20 +21,12 @@ import torch
 
 from jobs.asking import asked_checkpoints, asking_of, check_key, pin_asked, questions_identity
 from jobs.exits import PreflightError, stop_on_sigterm
+from jobs.label_recipe import CalibratorFile, InputConfig, LabelRecipe, ModelConfig
 from jobs.logs import format_ray_records
 from jobs.metrics import with_metrics
 from jobs.named_settings import merge
-from jobs.recipe import (
-    CalibratorFile,
-    InputConfig,
-    LabelRecipe,
-    LoadedRecipe,
-    ModelConfig,
-    recipe_from_plain,
-    recipe_hash,
-    split_recipe,
-    to_plain,
-)
+from jobs.recipe import LoadedRecipe, recipe_from_plain, to_plain
+from jobs.recipe_text import recipe_hash, split_recipe
 from ovsops.annotators.annotator import Annotator
 from ovsops.annotators.build import AnnotatorText, compute_annotator_text, load_annotator, one_thread_on_a_cpu
 from ovsops.annotators.captioner import captioner_classes

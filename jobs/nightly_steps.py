@@ -22,14 +22,8 @@ from jobs.label import EngineName, recipe_of_output, resolve, run_recipe
 from jobs.live import make_observer
 from jobs.named_settings import merge, named_as_mappings, with_named_settings
 from jobs.nightly_recipe import AuditDraw, CanaryConfig, NightlyRecipe
-from jobs.recipe import (
-    LoadedEvaluate,
-    LoadedNightly,
-    LoadedRecipe,
-    LoadedUnits,
-    read_recipe_file,
-    recipe_from_plain,
-)
+from jobs.recipe import LoadedEvaluate, LoadedNightly, LoadedRecipe, LoadedUnits, recipe_from_plain
+from jobs.recipe_text import read_recipe_file
 from jobs.unit_jobs import run_unit_recipe, unit_recipe_of_output
 from ovsops.errors import CheckpointError, ConfigError, OutputError
 from pipelines.audit.record import RECORD

@@ -17,7 +17,8 @@ from rich.table import Table
 from jobs.asking import ask_facts, check_key
 from jobs.exits import ExitCode, PreflightError
 from jobs.label import ResolvedLabel, check_devices, check_output, resolve
-from jobs.recipe import LabelRecipe, LoadedRecipe
+from jobs.label_recipe import LabelRecipe
+from jobs.recipe import LoadedRecipe
 from ovsops.annotators.checkpoints import planes_of_scores, weight_files
 from ovsops.errors import CheckpointError, OutputError, StorageError
 from ovsops.text.prompts import class_prompts

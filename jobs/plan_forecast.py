@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jobs.label import EngineName
-from jobs.recipe import LabelRecipe
+from jobs.label_recipe import LabelRecipe
 from pipelines.ask_config import choose_regions
 from pipelines.forecast import (
     Estimate,

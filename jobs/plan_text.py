@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator
 
+from jobs.label_recipe import LabelRecipe
 from jobs.plan import ImageCount, readable
 from jobs.plan_forecast import Forecast
 from jobs.progress import duration
-from jobs.recipe import LabelRecipe
 from pipelines.forecast import Estimate, StageTime
 from pipelines.storage import scheme_of
 

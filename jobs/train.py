@@ -18,7 +18,8 @@ from jobs.exits import PreflightError, stop_on_sigterm
 from jobs.label import EngineName, installed_versions
 from jobs.logs import escape_controls, facts, format_ray_records, is_json
 from jobs.progress import LINE_EVERY_S, duration
-from jobs.recipe import LoadedTrain, recipe_hash, split_recipe, to_plain
+from jobs.recipe import LoadedTrain, to_plain
+from jobs.recipe_text import recipe_hash, split_recipe
 from jobs.train_recipe import REASONS, TrainRecipe, is_train_setting
 from ovsops.backbones.checkpoint import SHIPPED, checkpoints_of, pin_checkpoints, read_config
 from ovsops.backbones.checkpoint import resolve as resolve_checkpoint

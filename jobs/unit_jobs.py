@@ -23,7 +23,8 @@ from jobs.metrics import with_metrics
 from jobs.mine_recipe import MineRecipe
 from jobs.named_settings import merge
 from jobs.negatives_recipe import NegativesRecipe
-from jobs.recipe import LoadedUnits, recipe_from_plain, recipe_hash, split_recipe, to_plain
+from jobs.recipe import LoadedUnits, recipe_from_plain, to_plain
+from jobs.recipe_text import recipe_hash, split_recipe
 from ovsops.backbones.checkpoint import Checkpoint, pin_checkpoints, read_config, resolve
 from ovsops.errors import ConfigError, OutputError, OvsopsError
 from ovsops.negatives.lexicon import LANGUAGES

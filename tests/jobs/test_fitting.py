@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from jobs.fitting import fit_truth, true_boxes
-from jobs.recipe import is_setting
+from jobs.label_recipe import is_setting
 from jobs.truth_recipe import CocoInstancesTruthConfig, WorldTruthConfig
 from ovsops.errors import ConfigError, RowError
 from ovsops.miniature.samples import scene_truth

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from jobs.label_recipe import LabelRecipe
 from jobs.plan_forecast import (
     RAY_START_S,
     Forecast,
@@ -17,7 +18,7 @@ from jobs.plan_forecast import (
     ray_stages,
 )
 from jobs.plan_text import number, ranged, stage_rows
-from jobs.recipe import LabelRecipe, recipe_from_plain
+from jobs.recipe import recipe_from_plain
 from pipelines.forecast import Estimate, Needs, bottleneck, one_after_another, throughput
 from tests.jobs.conftest import plain_recipe
 

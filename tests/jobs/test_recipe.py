@@ -8,23 +8,10 @@ import pytest
 import yaml
 
 from jobs.door import dataclass_tree
+from jobs.label_recipe import LabelRecipe, is_setting
 from jobs.named_settings import SETTINGS, merge, named_segmenter
-from jobs.recipe import (
-    JOBS,
-    MAX_RECIPE_BYTES,
-    SECRET_KEY,
-    LabelRecipe,
-    apply_overrides,
-    is_setting,
-    load_recipe,
-    recipe_class,
-    recipe_from_plain,
-    recipe_hash,
-    recipe_schema,
-    split_recipe,
-    to_plain,
-    to_yaml,
-)
+from jobs.recipe import JOBS, load_recipe, recipe_class, recipe_from_plain, recipe_schema, to_plain, to_yaml
+from jobs.recipe_text import MAX_RECIPE_BYTES, SECRET_KEY, apply_overrides, recipe_hash, split_recipe
 from ovsops.backbones.checkpoint import pin_checkpoints
 from ovsops.backbones.shipped import miniature_checkpoints
 from ovsops.errors import ConfigError

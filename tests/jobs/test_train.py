@@ -11,14 +11,8 @@ import pytest
 import yaml
 
 from jobs.named_settings import merge
-from jobs.recipe import (
-    LoadedTrain,
-    load_recipe,
-    recipe_from_plain,
-    recipe_schema,
-    split_recipe,
-    to_plain,
-)
+from jobs.recipe import LoadedTrain, load_recipe, recipe_from_plain, recipe_schema, to_plain
+from jobs.recipe_text import split_recipe
 from jobs.train import resolve
 from jobs.train_recipe import TrainRecipe, is_train_setting
 from ovsops.errors import ConfigError

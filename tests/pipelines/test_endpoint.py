@@ -389,6 +389,6 @@ def test_a_key_may_go_over_a_network_of_ones_own() -> None:
 
 
 def test_no_field_of_the_config_is_taken_for_a_secret() -> None:
-    from jobs.recipe import SECRET_KEY
+    from jobs.recipe_text import SECRET_KEY
 
     assert [name for name in EndpointConfig.__dataclass_fields__ if SECRET_KEY.search(name)] == []
