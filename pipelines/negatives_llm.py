@@ -258,14 +258,11 @@ class LlmWriter:
                 return
             self._failures_in_a_row = 0
         spent = tally.endpoint
-        said = (
-            ""
-            if answer.code in _HOPELESS
-            else f"{number} questions in a row got no answer (llm.stop_after), "
-        )
+        row = f"{number} questions in a row got no answer (llm.stop_after), the last one: "
+        said = "" if answer.code in _HOPELESS else row
         raise EndpointError(
             answer.code,
-            f"{said}the last one: {answer}. Nothing of this shard is kept, nor are its {spent.requests} requests"
+            f"{said}{answer}. Nothing of this shard is kept, nor are its {spent.requests} requests"
             f" ({spent.input_tokens} tokens in, {spent.output_tokens} out) in the summary; when the endpoint answers,"
             " run the recipe again",
         )
