@@ -4,6 +4,7 @@ Seen by eyes that cost nothing: the colours of a box. The real ones are in tests
 """
 
 import json
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,20 @@ def test_stored_vectors_are_mined_with_other_numbers_and_no_model(
     found = pairs_of(tmp_path / "out", "region").set_index("uid")
     pd.testing.assert_frame_equal(found, first)
     assert summary["pairs"].keys() == {"region", "image"}
+
+
+def test_stages_travel(labels: LabelRun, reference: Path, tmp_path: Path) -> None:
+    """What Ray does with them: pickled on the driver, set up on a worker."""
+    job = make_job(labels, tmp_path / "out")
+    storage = open_storage(str(tmp_path / "out"), OPTIONS)
+    for each in (job, make_job(labels, tmp_path / "out", vectors=reference)):
+        data = pickle.dumps(each.stage(storage, "r"))
+        assert len(data) < 4000
+        (task, *_) = (unit.to_table() for unit in each.units)
+        stage = pickle.loads(data)
+        stage.setup()
+        (result,) = stage.process(task)
+        assert result["failed"].null_count == 1
 
 
 def test_stored_vectors_that_are_not_whole(labels: LabelRun, reference: Path, tmp_path: Path) -> None:
