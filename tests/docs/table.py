@@ -61,6 +61,7 @@ EXECUTED = (
     Executed("sets", "ovsops run jobs/recipes/label_instances_miniature.yaml", INLINE),
     Executed("sets", "ovsops run jobs/recipes/negatives_miniature.yaml", INLINE),
     Executed("sets", "ovsops run jobs/recipes/dataset_miniature.yaml", INLINE),
+    Executed("sets", "ovsops run jobs/recipes/mine_miniature.yaml", INLINE),
     Executed("sets", "ovsops overlay runs/first --out overlays"),
     Executed("sets", "ovsops audit runs/first --out audit --rows 300"),
     Executed(

@@ -12,7 +12,7 @@ import pytest
         "pipelines.stages.annotate, pipelines.stages.encode, pipelines.stages.write",
         "pipelines.sources, pipelines.readers, pipelines.runner",
         "pipelines.label, pipelines.retry",
-        "pipelines.mine_job, pipelines.embedding, pipelines.llm_negatives, pipelines.negatives_llm, ovsops.negatives.validators",
+        "pipelines.mine_job, pipelines.llm_negatives, pipelines.negatives_llm, ovsops.negatives.validators",
         "pipelines.negatives, pipelines.negatives_checks, pipelines.dataset",
     ],
 )
