@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from jobs.exits import ExitCode, PreflightError
 from jobs.label import EngineName, ResolvedLabel, prepare_resolved
 from jobs.logs import escape_controls
@@ -26,7 +28,7 @@ from jobs.recipe import LoadedRecipe
 from ovsops.errors import ConfigError, ImageDecodeError, OutputError
 from ovsops.images.decode_pool import DecodePool
 from ovsops.metrics.audit import clopper_pearson
-from pipelines.forecast import Prices
+from pipelines.forecast import CONFIDENCE, Prices
 from pipelines.label import LabelJob
 from pipelines.redact import redact
 from pipelines.report.overlay import draw_overlay, file_stem
@@ -106,6 +108,11 @@ def make_sampled_plan(loaded: LoadedRecipe, options: SampleOptions) -> Plan:
         )
     elif look.resolved is None or plan.problems:
         plan = replace(plan, hint="no sample was tried: what is above comes first")
+    elif look.resolved.recipe.model.device == "cuda" and not torch.cuda.is_available():
+        hint = (
+            "no sample was tried: it needs a GPU that torch can use, as the actors do; plan on such a machine"
+        )
+        plan = replace(plan, hint=hint)
     elif not look.pending:
         plan = replace(plan, hint="no sample was tried: nothing is left to label")
     else:
@@ -299,7 +306,7 @@ def _figures(run: SampleRun, forecast: Forecast) -> dict[str, Any]:
             "engine": forecast.engine,
             "images": forecast.work.images,
             "shards": forecast.work.shards,
-            "confidence": 0.95,
+            "confidence": CONFIDENCE,
             "stages": [stage.to_plain() for stage in forecast.stages],
             "bottleneck": forecast.bottleneck.name,
             "images_per_second": forecast.rate.to_plain(),

@@ -10,6 +10,7 @@ choose and to remove.
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -293,14 +294,22 @@ def _decode_alone(source: pa.Table, annotate: AnnotateStage, group: int) -> tupl
 
 
 def _cpu_of(annotate: AnnotateStage) -> float:
-    """CPU seconds of the decoder processes that run now."""
-    times = [psutil.Process(pid).cpu_times() for pid in annotate.decoders.worker_pids]
-    return sum(each.user + each.system for each in times)
+    """CPU seconds of the decoder processes that run now; one that an image has killed is left out."""
+    seconds = 0.0
+    for pid in annotate.decoders.worker_pids:
+        with suppress(psutil.NoSuchProcess):
+            times = psutil.Process(pid).cpu_times()
+            seconds += times.user + times.system
+    return seconds
 
 
 def _memory(annotate: AnnotateStage) -> int:
-    pids = annotate.decoders.worker_pids
-    return sum(psutil.Process(pid).memory_info().rss for pid in (psutil.Process().pid, *pids))
+    """Bytes of this process and its decoders."""
+    num_bytes = psutil.Process().memory_info().rss
+    for pid in annotate.decoders.worker_pids:
+        with suppress(psutil.NoSuchProcess):
+            num_bytes += psutil.Process(pid).memory_info().rss
+    return num_bytes
 
 
 def _by_batch(laps: Sequence[Lap]) -> tuple[Lap, ...]:

@@ -203,6 +203,16 @@ def test_what_stands_in_the_way_comes_before_a_sample(write_recipe: Write, ovsop
     assert "no sample was tried" in text
 
 
+def test_a_cluster_with_gpus_is_not_sampled_from_a_machine_without(
+    write_recipe: Write, ovsops: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    recipe = write_recipe(ray={"address": "auto"}, segment_on={"actors": 2, "num_gpus": 1})
+    code, text, _ = ovsops("plan", recipe, "--sample", "64")
+    assert code == 0  # the cluster may have what this machine lacks
+    assert "needs a GPU that torch can use" in text
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
