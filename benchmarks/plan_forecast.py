@@ -116,10 +116,11 @@ def main() -> None:
             work / "shards", seeds, scenes_per_shard=arguments.scenes_per_shard, config=SceneConfig()
         )
         names = [path.name for path in written]
-        parts = [
-            plan_and_run(work, number, names[number :: arguments.parts], arguments.sample)
-            for number in range(arguments.parts)
-        ]
+        parts = []
+        for number in range(arguments.parts):
+            part = plan_and_run(work, number, names[number :: arguments.parts], arguments.sample)
+            print(f"part {number + 1}: {part}", flush=True)
+            parts.append(part)
         idle = command("run", RECIPE, *settings(work), "--engine", "inline")  # nothing is left to do
     ratios = {
         "wall": report("wall", [(p.images, p.wall, p.wall_took) for p in parts]),
