@@ -295,6 +295,7 @@ def _figures(run: SampleRun, forecast: Forecast) -> dict[str, Any]:
             "shard_faults": {name: redact(says) for name, says in run.faults.items()},
             "memory_bytes": run.memory_bytes,
             "load_seconds": run.load_seconds,
+            "load_cpu_seconds": run.load_cpu_seconds,
             "seconds_per_image": {
                 name: getattr(times, name).to_plain()
                 for name in ("read", "decode", "models", "annotate", "masks", "write", "seal")

@@ -79,6 +79,8 @@ class SampleRun:
     faults: Mapping[str, str]
     """Shards that could not be read, or are damaged, with the reason."""
     load_seconds: float
+    load_cpu_seconds: float
+    """Of this process; what decoders need to come up is not in it."""
     decode: tuple[Lap, ...]
     """Of the decoders alone."""
     laps: Mapping[str, tuple[Lap, ...]]
@@ -185,14 +187,14 @@ def run_sample(job: LabelJob, shards: Sequence[Shard], config: SampleConfig) -> 
     clock = PartClock()
     timed = replace(job, annotator=TimedFactory(job.annotator, clock))
     stages = [TimedStage(stage) for step in timed.steps(RUN) for stage in step.stages]
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     for stage in stages:
         stage.setup()
-    load_seconds = time.perf_counter() - began
+    load = time.perf_counter() - began, time.process_time() - cpu
     annotate = stages[0].stage
     assert isinstance(annotate, AnnotateStage)
     try:
-        return _tried(job, heads, source, stages, annotate, clock, load_seconds)
+        return _tried(job, heads, source, stages, annotate, clock, load)
     finally:
         annotate.decoders.close()
         annotate.model_thread.shutdown()
@@ -238,7 +240,7 @@ def _tried(
     stages: Sequence[TimedStage],
     annotate: AnnotateStage,
     clock: PartClock,
-    load_seconds: float,
+    load: tuple[float, float],
 ) -> SampleRun:
     warm_up = as_shard(source.slice(0, job.batch.max_images), _WARM_UP)
     for block in blocks(warm_up, _WARM_UP, job.reader):
@@ -266,7 +268,8 @@ def _tried(
         encoded=encoded.filter(pc.is_null(encoded.column("closing"))),
         sealed=sealed,
         faults=_faults(heads),
-        load_seconds=load_seconds,
+        load_seconds=load[0],
+        load_cpu_seconds=load[1],
         decode=decode,
         laps={stage.stage.name: _by_batch(stage.laps) for stage in stages},
         model_seconds=_model_seconds(parts),
