@@ -61,9 +61,8 @@ def view_of(tally: Tally, devices: Sequence[DeviceUse], spinner: Spinner) -> Ren
     """Three to a dozen lines."""
     head = Table.grid(padding=(0, 1))
     bar = ProgressBar(total=max(1, tally.shards), completed=tally.shards_done, width=BAR_WIDTH)
-    elapsed = duration(time.monotonic() - tally.started)
-    head.add_row(spinner, bar, Text(tally.line(), overflow="fold"), Text(elapsed, style="dim"))
-    parts: list[RenderableType] = [head]
+    head.add_row(spinner, bar, Text(duration(time.monotonic() - tally.started), style="dim"))
+    parts: list[RenderableType] = [head, Text(f"  {tally.line()}")]
     if rates := tally.stages.rates():
         parts.append(_stage_table(tally, rates))
     if devices:

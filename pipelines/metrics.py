@@ -132,17 +132,19 @@ class MetricsObserver:
         self.tags = {"work": work, "output": redact(output)}
         self.queued: Queued = nothing_queued
         self.waited: set[str] = set()
-        self.left = 0
+        self.left, self.began = 0, 0.0
 
     def started(self, *, shards: int, done: int, queued: Queued = nothing_queued) -> None:
         """Work begins."""
-        self.left, self.queued = shards - done, queued
-        self._set(STARTED, time.time())
+        self.left, self.queued, self.began = shards - done, queued, time.time()
+        self._set(STARTED, self.began)
         self._set(SHARDS_LEFT, self.left)
 
     def part(self, *, images: int, spans: Mapping[str, Sequence[float]]) -> None:
-        """Rows written."""
+        """Rows written. Gauges are put again: Ray forgets those that it is not reminded of."""
         self._set(LAST_PART, time.time())
+        self._set(STARTED, self.began)
+        self._set(SHARDS_LEFT, self.left)
         for stage, (_, _, busy, rows) in spans.items():
             self._add(STAGE_ROWS, rows, stage=stage)
             self._add(STAGE_BUSY, busy, stage=stage)

@@ -25,7 +25,8 @@ class QueueWatch(ExecutionCallback):
 
     def on_execution_step(self, executor: Any) -> None:
         """Count."""
-        waiting = {op.name: state.total_enqueued_input_blocks() for op, state in executor._topology.items()}
+        topology = executor._topology.items()
+        waiting = [(operator.name, state.total_enqueued_input_blocks()) for operator, state in topology]
         QueueWatch.blocks = by_step(waiting, self.names)
 
     def after_execution_succeeds(self, executor: Any) -> None:
@@ -33,14 +34,14 @@ class QueueWatch(ExecutionCallback):
         QueueWatch.blocks = {}
 
 
-def by_step(waiting: Mapping[str, int], names: Sequence[str]) -> dict[str, int]:
-    """Counts of operators, in order, as counts of steps.
+def by_step(waiting: Sequence[tuple[str, int]], names: Sequence[str]) -> dict[str, int]:
+    """Counts of operators, in order, as counts of steps. Operators of two steps may have the same name.
 
     An operator that Ray fused (`MapBatches(a)->MapBatches(b)`) has one queue: that of the first step in it.
     """
     counts: dict[str, int] = {}
     left = list(names)
-    for operator, count in waiting.items():
+    for operator, count in waiting:
         own = operator.count("MapBatches(")
         if own and left:
             counts[left[0]] = count

@@ -1,6 +1,8 @@
 """Metrics through Ray's own (`ray.util.metrics`): Prometheus scrapes them from the nodes with Ray's, as `ray_<name>`.
 
-A Ray without the metrics of `ray[default]` (the extra `cluster`) takes the numbers and shows them to nobody.
+A Ray without the metrics of `ray[default]` (the extra `cluster`) takes the numbers and shows them to nobody. Seen of
+Ray 2.60: a gauge is shown for two report intervals after it was put (20 seconds, unless `metrics_report_interval_ms`
+says otherwise), so that queries want `last_over_time`; a histogram's sum is made of the middles of its buckets.
 """
 
 from collections.abc import Mapping

@@ -88,9 +88,8 @@ def parse_sidecars(json_bytes: bytes | None, txt_bytes: bytes | None, config: Si
         notes.append("N_REDACTED:source_url")
         url = clean
     columns["source_url"] = url
-    if _has_secret(values):
-        values = _without_secrets(values)
-        text = json.dumps(values, ensure_ascii=False)
+    if _may_hold_secret(values) and (safe := _without_secrets(values)) != values:
+        values, text = safe, json.dumps(safe)  # ASCII: escapes may stand for halves of surrogate pairs
         notes.append("N_REDACTED:sidecar")
     columns["license"] = _short_text(values, config.license_fields, "license", config, notes)
     columns["caption_short"] = _caption(
@@ -127,7 +126,7 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(each)
 
 
-def _has_secret(values: dict[str, Any]) -> bool:
+def _may_hold_secret(values: dict[str, Any]) -> bool:
     """One look at all strings: sidecars without secrets are the rule."""
     joined = "\n".join(_texts(values))
     return redact(joined) != joined

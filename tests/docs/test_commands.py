@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from jobs.cli import _USAGE_ERROR, _common_options, app
+from jobs.cli import _USAGE_ERROR, app
+from jobs.common_options import take_common_options
 from tests.docs.pages import Command, commands, pages
 from tests.docs.table import BENCHMARKS, BY_ANOTHER_TEST, EXECUTED, NOT_HERE
 from tests.infra.objects import ROOT
@@ -53,7 +54,7 @@ def parse(text: str) -> None:
     words = [word.strip("[]") for word in shlex.split(text, comments=True)]
     if words[0].startswith("-"):
         return
-    options, _ = _common_options(words)
+    options, _ = take_common_options(words)
     group = typer.main.get_command(app)
     with group.make_context("ovsops", [options[0], "--help"], resilient_parsing=True) as context:
         command = group.get_command(context, options[0])  # type: ignore[attr-defined]

@@ -4,7 +4,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -198,14 +197,19 @@ def test_the_file_is_written_every_few_seconds_and_not_for_every_number(tmp_path
 @pytest.mark.parametrize(
     ("waiting", "found"),
     [
-        ({"Read": 2, "MapBatches(StageWorker)": 5, "MapBatches(run_once)": 1}, {"segment": 5, "write": 1}),
-        ({"Read->MapBatches(StageWorker)": 3, "MapBatches(run_once)": 0}, {"segment": 3, "write": 0}),
-        ({"MapBatches(run_once)->MapBatches(run_once)": 4}, {"segment": 4}),
-        ({"Input": 9}, {}),
+        (
+            [("Read", 2), ("MapBatches(StageWorker)", 5), ("MapBatches(StageWorker)", 1)],
+            {"segment": 5, "write": 1},
+        ),
+        ([("Read->MapBatches(StageWorker)", 3), ("MapBatches(run_once)", 0)], {"segment": 3, "write": 0}),
+        ([("MapBatches(run_once)->MapBatches(run_once)", 4)], {"segment": 4}),
+        ([("Input", 9)], {}),
     ],
     ids=["apart", "read fused", "all fused", "none"],
 )
-def test_queues_of_operators_are_those_of_steps(waiting: Mapping[str, int], found: dict[str, int]) -> None:
+def test_queues_of_operators_are_those_of_steps(
+    waiting: list[tuple[str, int]], found: dict[str, int]
+) -> None:
     assert by_step(waiting, ["segment", "write"]) == found
 
 

@@ -120,7 +120,40 @@ def test_input_23_control_characters_are_taken_out() -> None:
 def test_signed_urls_lose_their_signature() -> None:
     fields = parse({"url": "https://b.example/a.jpg?X-Amz-Signature=deadbeef"})
     assert "deadbeef" not in (fields.source_url or "")
-    assert fields.notes == ("N_REDACTED:source_url",)
+    assert fields.notes == ("N_REDACTED:source_url", "N_REDACTED:sidecar")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": {"b": ["https://b.example/a.jpg?w=1&X-Amz-Signature=deadbeef"]}}',
+        '{"a": "https://b.example/a.jpg?w=1\\u0026X-Amz-Signature=deadbeef"}',
+        '{"a": "https:\\/\\/me:deadbeef@b.example\\/a.jpg"}',
+        '{"https://b.example/a.jpg?sig=deadbeef": 1}',
+        '{"caption": "猫 \\ud800 see https://b.example/a.jpg?w=1&sig=deadbeef"}',
+    ],
+    ids=["nested", "ampersand as Go writes it", "slashes as PHP writes them", "a name", "a caption"],
+)
+def test_secrets_leave_every_text_of_a_sidecar(text: str) -> None:
+    assert "deadbeef" in text
+    fields = parse(text.encode())
+    assert fields.sidecar is not None
+    assert "deadbeef" not in fields.sidecar + (fields.caption_short or "")
+    assert "[redacted]" in fields.sidecar
+    assert json.loads(fields.sidecar).keys() <= {"a", "caption", "https://b.example/a.jpg?[redacted]"}
+    assert fields.notes == ("N_REDACTED:sidecar",)
+    fields.sidecar.encode()  # a table can hold it
+
+
+def test_a_signed_url_in_a_text_file_is_taken_out_too() -> None:
+    fields = parse_sidecars(None, b"a cat, from https://b.example/a.jpg?sig=deadbeef", SidecarConfig())
+    assert fields.caption_short == "a cat, from https://b.example/a.jpg?[redacted]"
+    assert fields.notes == ("N_REDACTED:txt",)
+
+
+def test_a_field_that_only_looks_like_a_secret_beside_others_changes_nothing() -> None:
+    fields = parse(b'{"a": "x", "b": "token=1234"}')
+    assert (fields.sidecar, fields.notes) == ('{"a": "x", "b": "token=1234"}', ())
 
 
 def test_overlong_urls_are_not_used() -> None:
