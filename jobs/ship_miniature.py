@@ -52,6 +52,8 @@ class Training:
         return ["run", str(RECIPES / f"train_{self.recipe}_miniature.yaml"), *words]
 
 
+_FRESH_SCENES = {"input.world.scenes": 32_000, "input.world.skip": 400_000}
+"""So many that each is seen but two or three times: 9,000 were learned by heart."""
 FGCLIP2: tuple[tuple[str, str, Mapping[str, object]], ...] = (
     ("fgclip2_stage1", "fgclip2_stage1", {}),
     ("fgclip2_stage2", "fgclip2_stage2", {}),
@@ -61,6 +63,12 @@ FGCLIP2: tuple[tuple[str, str, Mapping[str, object]], ...] = (
     ("fgclip2_stage2_last", "fgclip2_stage2_last", {}),
     ("fgclip2_patches", "fgclip2_patches_again", {"program.seed": 5, "loop.num_steps": 1700}),
     ("fgclip2_stage2_last", "fgclip2_end", {"program.seed": 6, "loop.num_steps": 900}),
+    (
+        "fgclip2_patches",
+        "fgclip2_patches_deep",
+        {"program.seed": 7, "program.vision_layers": 6, "loop.num_steps": 4800, **_FRESH_SCENES},
+    ),
+    ("fgclip2_stage2_last", "fgclip2_deep", {"program.seed": 8, "loop.num_steps": 1500, **_FRESH_SCENES}),
 )
 """Recipe, output and settings of FG-CLIP 2's trainings: each starts from the one before, the first from SigLIP 2."""
 VALIDATION_SCENES = 150
