@@ -12,6 +12,9 @@ from pipelines.redact import redact
 
 LogFormat = Literal["text", "json"]
 
+_RAY_HANDLER = "PlainRayHandler"
+"""Class of the handlers of `ray` and `ray.data` that write to standard error (Ray 2.60, `ray._private.log`)."""
+
 
 def escape_controls(text: str) -> str:
     """Control characters and direction overrides as `\\xNN` / `\\uNNNN`: names in archives may hold any."""

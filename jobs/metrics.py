@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from pipelines.metrics import IMAGES, REGIONS, Metric, MetricsObserver, Sink
+from pipelines.metrics import IMAGES, REGIONS, MetricsObserver, Sink
 from pipelines.metrics_file import MetricsFile
 from pipelines.watch import Observer, Observers
 
-_ROWS: dict[str, Metric] = {"negatives": REGIONS}
+_OF_IMAGES = ("label", "retry", "dataset")
+"""Jobs whose rows are images; those of others are regions."""
 _files: list[MetricsFile] = []
 """The file of the command that this process runs; empty where nobody wants one. A night's steps share it."""
 
@@ -34,5 +35,6 @@ def with_metrics(observer: Observer | None, *, work: str, output: str, on_ray: b
         sinks.append(RayMetrics())
     if not sinks:
         return observer
-    counting = MetricsObserver(sinks, work=work, output=output, rows=_ROWS.get(work, IMAGES))
+    rows = IMAGES if work in _OF_IMAGES else REGIONS
+    counting = MetricsObserver(sinks, work=work, output=output, rows=rows)
     return counting if observer is None else Observers(observer, counting)

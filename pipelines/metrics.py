@@ -15,7 +15,7 @@ from pipelines.units import UnitCommit
 from pipelines.watch import Queued, nothing_queued
 
 RUN_TAGS = ("work", "output")
-"""Of every metric: the job (`label`, `retry`, `negatives`, `dataset`), and where it writes."""
+"""Of every metric: the job (`label`, `retry`, `negatives`, ...), and where it writes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ IMAGES = Metric(
 REGIONS = Metric(
     name="ovsops_regions_total",
     kind="counter",
-    help="Regions that negatives were made for; outcome is kept or left_out.",
+    help="Regions that jobs over labels have read; outcome is kept or left_out.",
     tags=("outcome",),
 )
 LEFT_OUT = Metric(
