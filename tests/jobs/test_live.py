@@ -71,6 +71,7 @@ def test_before_the_first_part_there_is_a_line_and_no_table() -> None:
 
 def test_on_a_terminal_it_is_live_and_gone_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "DEVICES_EVERY_S", 0.01)
+    configure_logging(log_format="text", verbose=False)
     console = terminal()
     with make_observer(console) as observer:
         assert isinstance(observer, LiveObserver)
