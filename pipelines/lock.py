@@ -11,6 +11,7 @@ import secrets
 import socket
 import threading
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import psutil
@@ -31,10 +32,12 @@ class OutputLock:
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self.token = secrets.token_hex(8)
+        self.since = time.time()
         self.lost = threading.Event()
         self._stop = threading.Event()
 
     def __enter__(self) -> "OutputLock":
+        self.since = time.time()
         if not self.storage.create(LOCK, self._record()):
             self._take_over()
         self._thread = threading.Thread(target=self._beat, name="lock-heartbeat", daemon=True)
@@ -58,9 +61,11 @@ class OutputLock:
         holder = self._holder()
         if holder and not _is_stale(holder):
             age = time.time() - holder["heartbeat"]
+            # Locks of earlier versions say when their process began, and not when they were taken.
+            since = datetime.fromtimestamp(holder.get("since", holder["started"]), UTC)
             raise OutputError(
                 f"{self.storage.url} is used by process {holder['pid']} on {holder['host']}"
-                f" (heartbeat {age:.0f} s ago): wait for it, stop it,"
+                f" since {since:%Y-%m-%d %H:%M:%S} UTC (heartbeat {age:.0f} s ago): wait for it, stop it,"
                 f" or delete {LOCK} if that process is gone"
             )
         if holder:
@@ -82,6 +87,7 @@ class OutputLock:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "started": process.create_time(),
+            "since": self.since,
             "heartbeat": time.time(),
         }
         return json.dumps(record).encode()

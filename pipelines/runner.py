@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 _TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
+_PROGRESS_LOGGER = "ray.data._internal.progress"
 
 
 def _is_no_token_notice(record: logging.LogRecord) -> bool:
@@ -152,6 +153,9 @@ class RayEngine:
                 raise
             self._cleanup.callback(ray.shutdown)
         logging.getLogger("ray.data").setLevel(logging.WARNING)
+        logging.getLogger(_PROGRESS_LOGGER).setLevel(
+            logging.ERROR
+        )  # warns that there are no bars, as is meant
         context = DataContext.get_current()
         context.target_max_block_size = int(self.config.block_mib * 2**20)
         context.enable_progress_bars = False

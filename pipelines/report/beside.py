@@ -108,9 +108,10 @@ def _folders(facts: RunFacts, extra: Sequence[Path]) -> Iterator[Path]:
     if scheme_of(facts.output) != "file":
         return
     own = local_path(facts.output)
+    known = {path.resolve() for path in (own, *extra)}
     for parent in (own, own.parent):
         try:
-            yield from sorted(p for p in parent.iterdir() if p.is_dir() and p not in (own, *extra))
+            yield from sorted(p for p in parent.iterdir() if p.is_dir() and p.resolve() not in known)
         except OSError as error:
             logger.warning("%s cannot be listed: %s", parent, error)
 

@@ -38,6 +38,7 @@ EXECUTED = (
     # README.md: a folder with three photos.
     Executed("photos", "cp jobs/recipes/my_photos.yaml ."),
     Executed("photos", "ovsops plan my_photos.yaml"),
+    Executed("photos", "ovsops plan my_photos.yaml --sample 64 --out plan/"),
     Executed("photos", "ovsops run my_photos.yaml --engine inline"),
     Executed("photos", "ovsops report runs/my_photos"),
     Executed("photos", "ovsops status runs/my_photos"),
@@ -126,7 +127,7 @@ NOT_HERE = {
 
 BENCHMARKS: dict[str, str | None] = {
     "blind_negatives": "FILE --bag-only --max-rows 60",
-    "box_quality": "--scenes 3 --fit-scenes 3",
+    "box_quality": "--scenes 4 --fit-scenes 20 --only nouns",
     "caption_quality": "--tune 3 --scenes 3",
     "cass": "--rounds 1 --image-rounds 1 --only-graphs",
     "check_negatives": "FILE --level hard --show 1",
@@ -144,16 +145,17 @@ BENCHMARKS: dict[str, str | None] = {
     "memory": None,  # starts Ray several times
     "miniature_quality": "--scenes 8 --only retrieval",
     "mining": "--rows 256 --width 16 --query-rows 32 --block-rows 64",
-    "negative_validators": "--scenes 3 --tune 3",
-    "negatives": "--captions 2000 --fitted 50",
+    "negative_validators": "--scenes 16 --tune 16",
+    "negatives": "--captions 1000 --fitted 50",
     "patches": None,  # plain transcriptions of formulas at full size: minutes
+    "plan_forecast": None,  # plans and runs 2,000 scenes
     "report": "--images 60 --images-per-shard 30 --folder FOLDER",
     "rle": "--rounds 1",
     "sam3": "--prompts 2 --rounds 1",
     "sample_negatives": "FILE --count 5",
-    "scclip": "--grid 4 --rounds 1 --width 16 --heads 2 --text-width 8",
+    "scclip": "--grid 6 --rounds 1 --width 16 --heads 2 --text-width 8",
     "segmenters": "--scenes 2 --only segmenters",
-    "text_ensemble": "--classes 1 --templates 2 --rounds 1 --width 32 --layers 1",
+    "text_ensemble": "--classes 1 --templates 2 --rounds 1 --width 64 --layers 1",
     "world": "--scenes 4",
     "world_negatives": "OUT --scenes 40",
 }

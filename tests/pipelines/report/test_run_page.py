@@ -19,6 +19,7 @@ from pipelines.report.facts import read_facts
 from pipelines.report.run_page import run_page
 from pipelines.report.run_report import ReportConfig, gather
 from pipelines.storage import StorageOptions, open_storage
+from tests.pipelines.made_runs import write_run
 from tests.pipelines.report.made_page import HOSTILE, MadePage
 from tests.pipelines.report.made_run import write_made_run
 
@@ -184,6 +185,16 @@ def test_a_folder_beside_that_is_missing_is_refused(made_page: MadePage) -> None
     facts = read_facts(open_storage(str(made_page.out)))
     with pytest.raises(ConfigError, match="--beside /nowhere"):
         look_beside(facts, [Path("/nowhere")])
+
+
+def test_a_folder_that_is_named_by_another_path_counts_once(tmp_path: Path) -> None:
+    facts = read_facts(open_storage(str(write_run(tmp_path / "run", {}))))
+    document = {"format": 1, "truth": "world", "num_images": 6, "runs": {"labels": {"figures": {}}}}
+    document["labelled_runs"] = {"labels": {"labels": facts.output, "tables_sha256": "other"}}
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "metrics.json").write_text(json.dumps(document))
+    assert len(look_beside(facts).evaluations) == 1
+    assert len(look_beside(facts, [tmp_path / "run" / ".." / "scores"]).evaluations) == 1
 
 
 def test_evaluations_beside_are_found_by_content(made_page: MadePage, tmp_path: Path) -> None:
