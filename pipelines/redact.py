@@ -23,7 +23,8 @@ _PATTERNS = (
         r"(?i)(?<=[?&;\s])(?:x-amz-[a-z-]+|x-goog-[a-z-]+|signature|sig|sv|token|awsaccesskeyid)=[^\s&\"'<>]+"
     ),
     re.compile(r"(?i)(?<=authorization: )[^\r\n]+"),
-    re.compile(r"(?i)\b(?:aws_secret_access_key|aws_session_token|secret|password)\s*[=:]\s*[^\s&,;]+"),
+    re.compile(r"(?i)\b(?:aws_secret_access_key|aws_session_token)\s*[=:]\s*[^\s&,;]+"),
+    re.compile(r"(?i)\b(?:secret|password)(?:=|\s*[=:]\s*(?=[^\s&,;]*[0-9]))[^\s&,;]+"),
     re.compile(r"(?<=://)[^/\s@]+:[^/\s@]*(?=@)"),
 )
 

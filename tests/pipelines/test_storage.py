@@ -209,12 +209,18 @@ class TestRedact:
             ("https://b/x?Signature=abc%2F1", "abc%2F1"),
             ("https://b/x?sv=2020&sig=xyz", "xyz"),
             ("https://me:pass@host/x", "pass"),
+            ("the password: hunter2, and more", "hunter2"),
+            ("password=opensesame", "opensesame"),
             ("Authorization: AWS4-HMAC-SHA256 Credential=x", "Credential=x"),
         ],
     )
     def test_takes_out(self, text: str, secret: str) -> None:
         assert secret not in redact(text)
         assert "[redacted]" in redact(text)
+
+    def test_leaves_a_caption_that_speaks_of_secrets(self) -> None:
+        text = "a sign with the secret: love, and the password: open sesame"
+        assert redact(text) == text
 
     def test_leaves_ordinary_text(self) -> None:
         text = "https://example.org/a.jpg?size=large: 404 not found, see s3://bucket/key"
