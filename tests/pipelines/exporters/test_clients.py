@@ -2,6 +2,7 @@
 
 import json
 import os
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,7 @@ from pipelines.exporters.options import ExportOptions
 from pipelines.exporters.run import export_run
 from tests.pipelines.exporters.made_run import HOSTILE, MadeRun, make_run
 
-pytestmark = [
-    pytest.mark.nightly,
-    pytest.mark.filterwarnings("ignore"),  # of programs that are not ours
-]
+pytestmark = pytest.mark.filterwarnings("ignore")  # of programs that are not ours
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +36,7 @@ def lines_of(run: MadeRun, folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_supervision_opens_yolo(run: MadeRun, tmp_path: Path) -> None:
-    supervision = pytest.importorskip("supervision")
+    supervision = import_module("supervision")
     report = export_run(run.storage, tmp_path / "yolo", ExportOptions(format="yolo-seg"))
     folder = tmp_path / "yolo"
     found = supervision.DetectionDataset.from_yolo(
@@ -144,7 +142,7 @@ def test_datumaro_opens_coco(run: MadeRun, tmp_path: Path) -> None:
 
 
 def test_supervision_opens_coco(run: MadeRun, tmp_path: Path) -> None:
-    supervision = pytest.importorskip("supervision")
+    supervision = import_module("supervision")
     export_run(run.storage, tmp_path / "coco", ExportOptions(format="coco", images="copy"))
     found = supervision.DetectionDataset.from_coco(
         str(tmp_path / "coco"), str(tmp_path / "coco" / "instances.json"), force_masks=True
