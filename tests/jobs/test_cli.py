@@ -186,7 +186,7 @@ def test_errors_have_codes(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "_load", fail)
+    monkeypatch.setattr(cli, "load", fail)
     got, _, err = ovsops("run", "recipe.yaml")
     assert got == code
     assert "Traceback" not in err
@@ -201,7 +201,7 @@ def test_names_from_archives_do_not_reach_the_terminal_raw(
     def fail(*_: object) -> None:
         raise ConfigError("member a\x1b[31m\u202eb\nsecond line AKIAIOSFODNN7EXAMPLE")
 
-    monkeypatch.setattr(cli, "_load", fail)
+    monkeypatch.setattr(cli, "load", fail)
     _, _, err = ovsops("run", "recipe.yaml")
     assert "\x1b" not in err
     assert "\u202e" not in err
