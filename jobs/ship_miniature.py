@@ -1,7 +1,7 @@
 """`make miniature`: train the miniature checkpoints by their recipes, calibrate them, put them where they ship from.
 
 What is trained already is not trained again: stop it and start it as often as you like. One core takes about
-five hours (the model cards say how long each took); the towers can be trained at once by their recipes before.
+seven hours (the model cards say how long each took); the towers can be trained at once by their recipes before.
 """
 
 import argparse
@@ -69,6 +69,17 @@ FGCLIP2: tuple[tuple[str, str, Mapping[str, object]], ...] = (
         {"program.seed": 7, "program.vision_layers": 6, "loop.num_steps": 4800, **_FRESH_SCENES},
     ),
     ("fgclip2_stage2_last", "fgclip2_deep", {"program.seed": 8, "loop.num_steps": 1500, **_FRESH_SCENES}),
+    (
+        "fgclip2_stage2_last",
+        "fgclip2_deep_end",
+        {
+            "program.seed": 10,
+            "loop.num_steps": 1000,
+            "loop.learning_rate": 0.0007,
+            "input.world.scenes": 16_000,
+            "input.world.skip": 100_000,
+        },
+    ),
 )
 """Recipe, output and settings of FG-CLIP 2's trainings: each starts from the one before, the first from SigLIP 2."""
 VALIDATION_SCENES = 150

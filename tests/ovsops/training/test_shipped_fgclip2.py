@@ -28,7 +28,7 @@ from ovsops.training.fgclip2_quality import (
 from ovsops.training.scenes import SceneBank, bank_of
 
 NUM_SCENES = 64
-HARD_NEGATIVES, NOUNS, RETRIEVAL = 0.63, 0.88, 0.92
+HARD_NEGATIVES, NOUNS, RETRIEVAL = 0.70, 0.92, 0.93
 
 
 @pytest.fixture(scope="module")
