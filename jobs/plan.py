@@ -22,9 +22,10 @@ from jobs.recipe import LoadedRecipe
 from ovsops.annotators.checkpoints import planes_of_scores, weight_files
 from ovsops.errors import CheckpointError, OutputError, StorageError
 from ovsops.text.prompts import class_prompts
-from pipelines.keys import IMAGE_EXTENSIONS, extension_of
+from pipelines.keys import FOREIGN_IMAGE, IMAGE_EXTENSIONS, extension_of, unread_pictures
 from pipelines.ledger import Commit, Ledger
 from pipelines.readers import read_shard
+from pipelines.redact import redact
 from pipelines.rows import Closing
 from pipelines.runner import cpu_shortage
 from pipelines.shards import Shard
@@ -65,6 +66,8 @@ class ImageCount:
     """Archives that the number is estimated from; 0 where it was counted."""
     are_heads: bool = False
     """Whether only their beginnings were read."""
+    damages: tuple[str, ...] = ()
+    """What is wrong with archives that were read."""
 
     @property
     def says(self) -> str:
@@ -126,6 +129,12 @@ def look_at(loaded: LoadedRecipe) -> Look:
     ledger = Ledger(open_storage(recipe.output, recipe.storage))
     pending = ledger.pending(resolved.shards, recipe.storage).shards
     to_label = count_images(pending, recipe)
+    if len(to_label.damages) > recipe.limits.max_damaged_shards:
+        problems.append(
+            f"{len(to_label.damages)} damaged shards, limits.max_damaged_shards is {recipe.limits.max_damaged_shards}:"
+            f" the run would label what can be read and end with 3; {redact('; '.join(to_label.damages[:3]))}"
+        )
+        exit_code = ExitCode.PREFLIGHT
     facts = (
         *_input_facts(resolved, ledger, pending, to_label),
         *_label_facts(resolved),
@@ -161,6 +170,7 @@ def _input_facts(
     images = replace(to_label, number=number).says
     return [
         ("input", f"{len(shards)} shards, {readable(sum(shard.size for shard in shards))}, {images}"),
+        *_unread_facts(shards),
         (
             "done before",
             f"{len(shards) - len(pending)} shards; {len(pending)} to label"
@@ -168,6 +178,12 @@ def _input_facts(
         ),
         ("output", recipe.output),
     ]
+
+
+def _unread_facts(shards: Sequence[Shard]) -> list[tuple[str, str]]:
+    """Pictures of folders that are of kinds which are not read; of archives it is known when they are read."""
+    number = sum(dict(shard.ignored).get(FOREIGN_IMAGE, 0) for shard in shards)
+    return [("not read", unread_pictures(number))] if number else []
 
 
 def _images_done(ledger: Ledger[Commit], shards: Sequence[Shard], pending: Sequence[Shard]) -> int:
@@ -181,24 +197,30 @@ def _images_done(ledger: Ledger[Commit], shards: Sequence[Shard], pending: Seque
 def count_images(shards: Sequence[Shard], recipe: LabelRecipe) -> ImageCount:
     """Images: exact for folders and for archives that are small together, else estimated from a few archives."""
     images = sum(extension_of(m) in IMAGE_EXTENSIONS for s in shards if s.kind == "folder" for m in s.members)
+    damages: list[str] = []
     tars = sorted((s for s in shards if s.kind == "tar"), key=lambda s: (s.size, s.name))
     total = sum(s.size for s in tars)
     if total <= SAMPLE_BYTES:
-        return ImageCount(number=images + sum(_rows_of(s, recipe, recipe.storage) for s in tars))
+        counted = sum(_rows_of(s, recipe, recipe.storage, damages) for s in tars)
+        return ImageCount(number=images + counted, damages=tuple(damages))
     middle = len(tars) // 2
     sample = [s for s in tars[middle : middle + SAMPLE_SHARDS] if s.size <= SAMPLE_BYTES]
     if not sample:
         return ImageCount(number=None)
-    counted = sum(_rows_of(s, recipe, recipe.storage) for s in sample)
+    counted = sum(_rows_of(s, recipe, recipe.storage, damages) for s in sample)
     estimate = images + counted * total / max(1, sum(s.size for s in sample))
-    return ImageCount(number=estimate, archives=len(sample))
+    return ImageCount(number=estimate, archives=len(sample), damages=tuple(damages))
 
 
-def _rows_of(shard: Shard, recipe: LabelRecipe, options: StorageOptions) -> int:
+def _rows_of(shard: Shard, recipe: LabelRecipe, options: StorageOptions, damages: list[str]) -> int:
+    """Rows of a shard; what is wrong with it goes to `damages`."""
     closing = ""
     for table in read_shard(shard, recipe.input.reader, options):
         closing = table.column("closing")[-1].as_py() or closing
-    return Closing.from_json(closing).num_rows
+    end = Closing.from_json(closing)
+    if not end.complete:
+        damages.append(f"{shard.name}: {end.failed or end.damage}")
+    return end.num_rows
 
 
 def _label_facts(resolved: ResolvedLabel) -> list[tuple[str, str]]:

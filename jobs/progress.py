@@ -15,6 +15,7 @@ from jobs.exits import ExitCode
 from jobs.logs import escape_controls, facts
 from jobs.stage_rates import StageRates
 from pipelines.codes import RETRYABLE
+from pipelines.keys import FOREIGN_IMAGE, unread_pictures
 from pipelines.ledger import Commit, ShardRecord
 from pipelines.units import UnitCommit
 from pipelines.watch import Queued, nothing_queued
@@ -201,6 +202,8 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     table.add_row("labelled", str(images["labelled"]), f"{images['instances']} regions")
     table.add_row("skipped", str(images["skipped"]), _codes(summary, skipped=True))
     table.add_row("failed", str(images["failed"]), _codes(summary, skipped=False))
+    if unread := summary.get("ignored_members", {}).get(FOREIGN_IMAGE):
+        table.add_row("not read", str(unread), unread_pictures(unread).partition(" ")[2])
     if asked := now.get("endpoint"):
         codes = ", ".join(f"{count} {code}" for code, count in asked["failed"].items())
         cost = f"; cost {asked['cost']:g}" if asked["cost"] else ""

@@ -15,6 +15,8 @@ FOREIGN_IMAGE_EXTENSIONS = frozenset(
     {"gif", "bmp", "tif", "tiff", "jfif", "heic", "heif", "avif", "jp2", "jxl", "svg", "psd", "ico"}
 )
 """Pictures that are not read: a sample that has no other image fails by name instead of vanishing."""
+FOREIGN_IMAGE = "foreign_image"
+"""Reason under which such files are counted among the ignored ones."""
 SIDECAR_EXTENSIONS = frozenset({"json", "txt"})
 PICKLE_EXTENSIONS = frozenset(
     {
@@ -106,3 +108,9 @@ def escaped_name(name: bytes, max_chars: int = 200) -> str:
 
 def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
+
+
+def unread_pictures(number: int) -> str:
+    """What a user is told of pictures that are not read."""
+    kinds = ", ".join(sorted(IMAGE_EXTENSIONS))
+    return f"{number} pictures of other kinds (HEIC, GIF, TIFF, ...): convert them to one of {kinds}"

@@ -11,6 +11,7 @@ from typing import Literal
 from ovsops.errors import ConfigError
 from pipelines.braces import expand_braces, fixed_prefix, glob_to_regex, is_glob
 from pipelines.keys import (
+    FOREIGN_IMAGE,
     FOREIGN_IMAGE_EXTENSIONS,
     IMAGE_EXTENSIONS,
     PICKLE_EXTENSIONS,
@@ -224,7 +225,7 @@ def _folder_shards(pattern: str, storage: Storage, infos: Sequence[ObjectInfo]) 
     foreign = sum(extension_of(info.path) in FOREIGN_IMAGE_EXTENSIONS for info in files)
     pickles = sum(extension_of(info.path) in PICKLE_EXTENSIONS for info in files)
     counts = {
-        "foreign_image": foreign,
+        FOREIGN_IMAGE: foreign,
         "other": len(files) - len(samples) - foreign - pickles,
         "pickle": pickles,
         "symlink": links,

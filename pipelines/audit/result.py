@@ -160,6 +160,11 @@ def next_steps(result: AuditResult) -> tuple[str, ...]:
             steps.append(
                 "the share seen is the limit itself: more rows will hardly decide; choose another limit"
             )
+        elif result.drawn + acceptance.rows_more > result.labels:
+            steps.append(
+                f"not decided, and the run's {result.labels} labels are too few to decide it: the bounds are those of"
+                " what makes the labels, of which a run is a sample; audit a larger run, or ask for less"
+            )
         else:
             steps.append(
                 f"not decided: with this share of right labels some {acceptance.rows_more} rows more would"

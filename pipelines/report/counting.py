@@ -43,7 +43,8 @@ _LIGHT = (
 )
 
 Stratum = tuple[str, int | str, int, int]
-"""("class", id, decision, band), ("reason", code, 0, 0) or ("empty", 0, 0, 0)."""
+"""("class", id, decision, band), ("reason", code, 0, 0), ("empty", 0, 0, 0), or `_ANY`: all labelled images."""
+_ANY: Stratum = ("any", 0, 0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +162,11 @@ def _count_images(
         for place in np.argsort(ranks, kind="stable")[: config.per_stratum]:
             found = Candidate(int(ranks[place]), commit.shard, empty[place])
             _offer(counts, ("empty", 0, 0, 0), found, config.per_stratum)
+    uids = labelled.to_pylist()
+    if uids:
+        ranks = ranks_of(labelled, config.seed)
+        for place in np.argsort(ranks, kind="stable")[: config.images]:
+            _offer(counts, _ANY, Candidate(int(ranks[place]), commit.shard, uids[place]), config.images)
 
 
 def _count_regions(counts: RunCounts, table: pa.Table, shard: str, config: GalleryConfig) -> None:
@@ -268,22 +274,21 @@ def ranks_of(uids: pa.ChunkedArray, seed: int) -> UInt64[np.ndarray, " N"]:
 
 
 def choose_images(counts: RunCounts, config: GalleryConfig) -> list[Candidate]:
-    """Images for the gallery, all strata in turn: each code, images without regions, then classes round robin.
+    """Images for the gallery, all strata in turn: each code, images without regions, then classes round robin; any
+    others where there is room.
 
     Once `config.shards` shards are opened, only images of these are taken.
     """
     queues = [sorted(counts.strata[stratum])[: config.per_stratum] for stratum in _in_turn(counts, config)]
+    in_turn = [queue[turn] for turn in range(config.per_stratum) for queue in queues if turn < len(queue)]
     chosen: dict[str, Candidate] = {}
     shards: set[str] = set()
-    for turn in range(config.per_stratum):
-        for queue in queues:
-            if len(chosen) >= config.images:
-                return list(chosen.values())
-            if turn >= len(queue) or queue[turn].image_uid in chosen:
-                continue
-            if queue[turn].shard in shards or len(shards) < config.shards:
-                shards.add(queue[turn].shard)
-                chosen[queue[turn].image_uid] = queue[turn]
+    for found in (*in_turn, *sorted(counts.strata.get(_ANY, []))):
+        if len(chosen) >= config.images:
+            break
+        if found.image_uid not in chosen and (found.shard in shards or len(shards) < config.shards):
+            shards.add(found.shard)
+            chosen[found.image_uid] = found
     return list(chosen.values())
 
 
@@ -293,6 +298,8 @@ def _in_turn(counts: RunCounts, config: GalleryConfig) -> list[Stratum]:
     by_class: dict[int | str, list[Stratum]] = {}
     others = []
     for stratum in sorted(counts.strata, key=str):
+        if stratum == _ANY:
+            continue
         if stratum[0] == "class":
             by_class.setdefault(stratum[1], []).append(stratum)
         else:

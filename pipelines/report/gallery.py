@@ -290,18 +290,19 @@ def _region(
 
 
 def _mask(segmentation: Mapping[str, Any], size_wh: tuple[int, int]) -> list[Any]:
-    """Height, width and compressed runs; runs are empty where they are too long or damaged."""
+    """Height, width and compressed runs, of a coarser mask where they would be too long; empty where it is damaged."""
     height, width = segmentation["size"]
     counts = segmentation["counts"]
-    if height > size_wh[1] or width > size_wh[0]:
-        try:
-            mask = rle_to_mask(Rle(size_hw=(height, width), counts=counts))
-        except ShapeError as error:
-            logger.warning("a mask is shown as its box: %s", error)
-            return [0, 0, ""]
-        small = Image.fromarray(mask).resize(size_wh, Image.Resampling.NEAREST)
-        counts = mask_to_rle(np.asarray(small)).counts
-        height, width = size_wh[1], size_wh[0]
-    if len(counts) > _MAX_RLE_CHARS:
+    shown_wh = (min(width, size_wh[0]), min(height, size_wh[1]))
+    if shown_wh == (width, height) and len(counts) <= _MAX_RLE_CHARS:
+        return [height, width, counts]
+    try:
+        mask = Image.fromarray(rle_to_mask(Rle(size_hw=(height, width), counts=counts)))
+    except ShapeError as error:
+        logger.warning("a mask is shown as its box: %s", error)
         return [0, 0, ""]
-    return [height, width, counts]
+    while True:
+        counts = mask_to_rle(np.asarray(mask.resize(shown_wh, Image.Resampling.NEAREST))).counts
+        if len(counts) <= _MAX_RLE_CHARS:
+            return [shown_wh[1], shown_wh[0], counts]
+        shown_wh = (max(1, shown_wh[0] // 2), max(1, shown_wh[1] // 2))

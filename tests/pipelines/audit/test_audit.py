@@ -287,7 +287,7 @@ def test_answers_become_figures(run: Path, tmp_path: Path) -> None:
     lines = "\n".join(result_lines(result))
     assert "UNDECIDED  wanted 95.0% right" in lines
     assert "dog was wolf 3 times" in lines
-    assert "draw them with --rows" in lines
+    assert "66 labels are too few to decide it" in lines
     json.dumps(result.to_plain()["verdicts"], allow_nan=False)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -75,6 +76,14 @@ def test_choice_is_the_seed_s_and_covers_what_there_is(tmp_path: Path) -> None:
     shown = [row for row in rows if row["image_uid"] in {c.image_uid for c in chosen}]
     assert {row["category_id"] for row in shown} == {row["category_id"] for row in rows}
     assert {code for row in shown for code in row["reason_codes"]} == {"R_CONTESTED", "R_TINY"}
+
+
+def test_a_small_run_is_shown_whole(tmp_path: Path) -> None:
+    """Strata that many images share must not leave the others out."""
+    out = write_made_run(tmp_path / "run", num_shards=2, images_per_shard=30, num_classes=1)
+    labelled = pq.read_table(out / "images").filter(pc.field("status") == "labelled")
+    chosen = [c.image_uid for c in choose_images(counted(out), GalleryConfig())]
+    assert sorted(chosen) == sorted(labelled.column("image_uid").to_pylist())
 
 
 def test_pictures_come_from_few_shards(tmp_path: Path) -> None:
