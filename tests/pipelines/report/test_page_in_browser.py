@@ -172,7 +172,10 @@ def test_keys(page: Page) -> None:
         before = page.evaluate(button)
         page.key(key)
         assert page.evaluate(button) != before
-    page.evaluate("document.getElementById('viewer').close()")
+    closed = "new Promise(done => viewer.addEventListener('close', () => done(true), {once: true}))"
+    assert page.evaluate(
+        f"{{ const gone = {closed}; viewer.close(); gone }}"
+    )  # the event comes after the call
     assert page.evaluate("document.activeElement.className") == "card-image"
     page.key("/")
     assert page.evaluate("document.activeElement.id") == "by-class"
