@@ -10,7 +10,7 @@ nothing about photographs.
 one.
 
 python -m benchmarks.fgclip2_quality [--checkpoint FOLDER] [--before FOLDER] [--against FOLDER] [--split test]
-    [--scenes 300] [--json FILE]
+    [--scenes 300] [--skip 0] [--json FILE]
 """
 
 import argparse
@@ -55,11 +55,18 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--against", type=Path, help="another FG-CLIP 2, judged by the first one")
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     parser.add_argument("--scenes", type=int, default=300)
+    parser.add_argument(
+        "--skip",
+        type=int,
+        default=0,
+        help="scenes of the split before them: others than those that were looked at",
+    )
     parser.add_argument("--json", type=Path, help="write all figures here, too")
     arguments = parser.parse_args(words)
     torch.set_num_threads(1)
     split: Split = arguments.split
-    bank = bank_of(draw_scene(seed) for seed in seeds_of(split)[: arguments.scenes])
+    seeds = seeds_of(split)[arguments.skip : arguments.skip + arguments.scenes]
+    bank = bank_of(draw_scene(seed) for seed in seeds)
     folder = arguments.checkpoint or miniature_checkpoint("fgclip2")
     with TemporaryDirectory() as place:
         before = arguments.before or write_start(Path(place))

@@ -38,11 +38,11 @@ EXECUTED = (
     # README.md: a folder with three photos.
     Executed("photos", "cp jobs/recipes/my_photos.yaml ."),
     Executed("photos", "ovsops plan my_photos.yaml"),
-    Executed("photos", "ovsops plan my_photos.yaml --sample 64 --out plan/"),
+    Executed("photos", "ovsops plan my_photos.yaml --engine inline --sample 64 --out plan/"),
     Executed("photos", "ovsops run my_photos.yaml --engine inline"),
     Executed("photos", "ovsops report runs/my_photos"),
     Executed("photos", "ovsops status runs/my_photos"),
-    Executed("photos", "ovsops retry runs/my_photos --code E_TIMEOUT", INLINE),
+    Executed("photos", "ovsops retry runs/my_photos --engine inline"),
     Executed("photos", "ovsops export runs/my_photos --to coco --out coco/"),
     Executed(
         "photos",
