@@ -61,7 +61,7 @@ def test_a_python_without_the_job_api_is_named(tmp_path: Path) -> None:
 @pytest.mark.timeout(1800)
 def test_two_nodes_label_drawn_scenes(tmp_path: Path) -> None:
     pytest.importorskip("aiohttp_cors", reason="the extra `cluster` is not installed")
-    write_world_shards(tmp_path / "shards", range(900_000, 900_008), scenes_per_shard=2, config=SceneConfig())
+    write_world_shards(tmp_path / "shards", range(900_000, 900_064), scenes_per_shard=4, config=SceneConfig())
     settings = {
         "input.shards": tmp_path / "shards",
         "output": tmp_path / "out",
@@ -85,5 +85,5 @@ def test_two_nodes_label_drawn_scenes(tmp_path: Path) -> None:
     lines = [line.split(":")[0] for line in done.stderr.splitlines() if "MapWorker(" in line]
     assert len({line for line in lines if line != "node no node"}) == 2, done.stderr[-4000:]
     assert counts["state"] == "done"
-    assert counts["images"]["labelled"] == 8
+    assert counts["images"]["labelled"] == 64
     assert {path.name for path in Path("/tmp").glob("ovs-??????")} <= before
