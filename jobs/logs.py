@@ -94,7 +94,5 @@ def format_ray_records() -> None:
     for name, logger in logging.root.manager.loggerDict.items():
         if isinstance(logger, logging.Logger) and name.partition(".")[0] == "ray":
             for handler in logger.handlers:
-                if isinstance(handler, logging.StreamHandler) and not isinstance(
-                    handler, logging.FileHandler
-                ):
+                if type(handler).__name__ == _RAY_HANDLER:
                     handler.setFormatter(JsonFormatter())

@@ -132,16 +132,21 @@ def test_numbers_and_texts_that_json_does_not_have() -> None:
     }
 
 
-def test_records_of_ray_are_json_too() -> None:
-    handlers = [each for each in logging.getLogger("ray").handlers if type(each).__module__.startswith("ray")]
-    before = [(handler, handler.formatter) for handler in handlers]
+def test_records_of_ray_are_json_too_and_handlers_of_others_stay_as_they_are() -> None:
+    ray_logger = logging.getLogger("ray")
+    own = [each for each in ray_logger.handlers if type(each).__module__.startswith("ray")]
+    before = [(handler, handler.formatter) for handler in own]
+    other = logging.StreamHandler()
+    ray_logger.addHandler(other)
     configure_logging(log_format="json", verbose=False)
     format_ray_records()
     try:
         assert is_json()
         record = logging.LogRecord("ray", logging.WARNING, "f", 1, "a node\nis slow", (), None)
-        assert [lines(handler.format(record))[0]["message"] for handler in handlers] == ["a node\\nis slow"]
+        assert [lines(handler.format(record))[0]["message"] for handler in own] == ["a node\\nis slow"]
+        assert other.formatter is None
     finally:
+        ray_logger.removeHandler(other)
         for handler, formatter in before:
             handler.setFormatter(formatter)
 

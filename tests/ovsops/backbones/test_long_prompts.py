@@ -44,8 +44,8 @@ def test_one_warning_counts_and_names_the_first(
     with caplog.at_level(logging.WARNING):
         warn_of_long_prompts(place, ["cat", "z" * 90, "y" * 100])
     [record] = caplog.records
-    assert "2 of 3 prompts are longer than" in record.message
-    assert f"the first is '{'z' * 90}'" in record.message
+    assert "2 of 3 prompts are longer than" in record.getMessage()
+    assert f"the first is '{'z' * 90}'" in record.getMessage()
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         warn_of_long_prompts(place, ["cat", "x" * fits])

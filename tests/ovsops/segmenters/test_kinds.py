@@ -51,6 +51,6 @@ def test_prompts_that_are_cut_are_named_once_whether_cached_or_not(
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             compute_text(configs[kind], VOCABULARY, ("en",), cache_dir=tmp_path)
-        [record] = [r for r in caplog.records if "are cut" in r.message]
-        assert "1 of 2 prompts are longer than" in record.message
-        assert LONG in record.message
+        [record] = [r for r in caplog.records if "are cut" in r.getMessage()]
+        assert "1 of 2 prompts are longer than" in record.getMessage()
+        assert LONG in record.getMessage()
