@@ -7,8 +7,8 @@ from dataclasses import asdict, replace
 from jobs.exits import PreflightError
 from jobs.label_recipe import LabelRecipe
 from ovsops.annotators.names import first_prompts, group_rivals
-from ovsops.backbones.checkpoint import pin_checkpoints, read_config, resolve
-from ovsops.backbones.fgclip2_model import fgclip2_config
+from ovsops.backbones.checkpoint import pin_checkpoints, resolve
+from ovsops.backbones.fgclip2_model import read_fgclip2_config
 from ovsops.errors import ConfigError, VocabularyError
 from ovsops.regions.attributes import load_attributes
 from ovsops.regions.vlm_dialogue import caption_request, verify_request
@@ -21,7 +21,7 @@ def pin_asked(config: AskConfig | None) -> AskConfig | None:
     if config is None or config.ground is None:
         return config
     place = resolve(config.ground.fgclip2)
-    fgclip2_config(read_config(place), place=str(place.folder))  # refuses another model
+    read_fgclip2_config(place)  # refuses another model
     return replace(config, ground=pin_checkpoints(config.ground))
 
 

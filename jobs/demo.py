@@ -13,8 +13,9 @@ from typing import Any
 from rich.console import Console
 
 from jobs.ending import say, tell_summary
+from jobs.engines import EngineName
 from jobs.evaluate import evaluate_table, run_evaluation
-from jobs.label import EngineName, run_recipe
+from jobs.label import run_recipe
 from jobs.live import make_observer
 from jobs.own_folder import claim_folder
 from jobs.progress import duration, exit_code_of_summary, summary_table

@@ -5,24 +5,23 @@
 
 import json
 import logging
-import os
 import platform
 import secrets
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from jobs.asking import asked_checkpoints, asking_of, check_key, pin_asked, questions_identity
-from jobs.exits import PreflightError, stop_on_sigterm
+from jobs.engines import EngineName, running_engine
+from jobs.exits import PreflightError
 from jobs.label_recipe import CalibratorFile, InputConfig, LabelRecipe, ModelConfig
-from jobs.logs import format_ray_records
 from jobs.metrics import with_metrics
 from jobs.named_settings import merge
 from jobs.recipe import LoadedRecipe, recipe_from_plain, to_plain
@@ -50,15 +49,13 @@ from pipelines.label import LabelJob, record_failed_start, run_label
 from pipelines.manifest import MANIFEST, differences, read_manifest
 from pipelines.records import RegionClass
 from pipelines.retry import run_retry
-from pipelines.runner import InlineEngine, RayEngine, cpu_shortage
+from pipelines.runner import RayEngine, cpu_shortage
 from pipelines.schemas import SCHEMA_VERSION
 from pipelines.shards import Shard, expand_inputs
 from pipelines.storage import StorageOptions, local_path, open_storage, scheme_of
 from pipelines.watch import Observer
 
 logger = logging.getLogger(__name__)
-
-EngineName = Literal["ray", "inline"]
 
 VOCABULARIES = Path(__file__).parents[1] / "ovsops" / "text" / "data"
 """Folder of the built-in vocabularies."""
@@ -379,35 +376,6 @@ def new_run_name() -> str:
     return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
 
 
-def open_engine(name: EngineName, recipe: LabelRecipe) -> RayEngine | InlineEngine:
-    """Ray, or this process alone (debugging)."""
-    if name == "inline":
-        return InlineEngine(recipe.storage)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    return RayEngine(recipe.ray, recipe.storage)
-
-
-@contextmanager
-def _started(engine: RayEngine | InlineEngine, recipe: LabelRecipe) -> Iterator[RayEngine | InlineEngine]:
-    """An engine that is up; one that does not come up is a preflight failure with a summary."""
-    with ExitStack() as stack:
-        if isinstance(engine, RayEngine):
-            format_ray_records()
-            logger.info(
-                "starting Ray (%s): some seconds, half a minute on a busy machine", recipe.ray.address
-            )
-        try:
-            stack.enter_context(engine)
-        except Exception as error:  # ray raises bare Exception for a node that is too slow to start
-            failure = PreflightError(
-                f"Ray did not start: {error}; a busy machine may be too slow for it (it waits 30 s): start the run "
-                "again, or use --engine inline"
-            )
-            record_failed_start(recipe.output, recipe.storage, recipe.limits, failure)
-            raise failure from error
-        yield engine
-
-
 def run_recipe(
     loaded: LoadedRecipe,
     *,
@@ -429,8 +397,8 @@ def run_recipe(
         record_failed_start(recipe.output, recipe.storage, recipe.limits, error)
         raise
     logger.info("recipe %s, output %s", json.dumps(job.manifest["recipe_hash"][:12]), job.output)
-    with _started(open_engine(engine, recipe), recipe) as opened:
-        stop_on_sigterm()  # again: Ray has put its own handler there
+    record = partial(record_failed_start, recipe.output, recipe.storage, recipe.limits)
+    with running_engine(engine, recipe.ray, recipe.storage, record=record) as opened:
         work, on_ray = "retry" if retry else "label", isinstance(opened, RayEngine)
         watching = with_metrics(observer, work=work, output=job.output, on_ray=on_ray)
         if retry:

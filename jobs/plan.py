@@ -22,7 +22,7 @@ from jobs.recipe import LoadedRecipe
 from ovsops.annotators.checkpoints import planes_of_scores, weight_files
 from ovsops.errors import CheckpointError, OutputError, StorageError
 from ovsops.text.prompts import class_prompts
-from pipelines.keys import FOREIGN_IMAGE, IMAGE_EXTENSIONS, extension_of, unread_pictures
+from pipelines.keys import FOREIGN_IMAGE, IMAGE_EXTENSIONS, UNREAD_PICTURES, extension_of
 from pipelines.ledger import Commit, Ledger
 from pipelines.readers import read_shard
 from pipelines.redact import redact
@@ -134,7 +134,7 @@ def look_at(loaded: LoadedRecipe) -> Look:
             f"{len(to_label.damages)} damaged shards, limits.max_damaged_shards is {recipe.limits.max_damaged_shards}:"
             f" the run would label what can be read and end with 3; {redact('; '.join(to_label.damages[:3]))}"
         )
-        exit_code = ExitCode.PREFLIGHT
+        exit_code = ExitCode.PREFLIGHT if exit_code is ExitCode.DONE else exit_code
     facts = (
         *_input_facts(resolved, ledger, pending, to_label),
         *_label_facts(resolved),
@@ -183,7 +183,7 @@ def _input_facts(
 def _unread_facts(shards: Sequence[Shard]) -> list[tuple[str, str]]:
     """Pictures of folders that are of kinds which are not read; of archives it is known when they are read."""
     number = sum(dict(shard.ignored).get(FOREIGN_IMAGE, 0) for shard in shards)
-    return [("not read", unread_pictures(number))] if number else []
+    return [("not read", f"{number} {UNREAD_PICTURES}")] if number else []
 
 
 def _images_done(ledger: Ledger[Commit], shards: Sequence[Shard], pending: Sequence[Shard]) -> int:

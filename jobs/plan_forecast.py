@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from jobs.label import EngineName
+from jobs.engines import EngineName
 from jobs.label_recipe import LabelRecipe
 from pipelines.ask_config import choose_regions
 from pipelines.forecast import (

@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
+from jobs.engines import EngineName
 from jobs.exits import ExitCode, PreflightError
-from jobs.label import EngineName, ResolvedLabel, prepare_resolved
+from jobs.label import ResolvedLabel, prepare_resolved
 from jobs.logs import escape_controls
 from jobs.own_folder import claim_folder
 from jobs.plan import ImageCount, Look, Plan, look_at, readable

@@ -15,7 +15,7 @@ from jobs.exits import ExitCode
 from jobs.logs import escape_controls, facts
 from jobs.stage_rates import StageRates
 from pipelines.codes import RETRYABLE
-from pipelines.keys import FOREIGN_IMAGE, unread_pictures
+from pipelines.keys import FOREIGN_IMAGE, UNREAD_PICTURES
 from pipelines.ledger import Commit, ShardRecord
 from pipelines.units import UnitCommit
 from pipelines.watch import Queued, nothing_queued
@@ -203,7 +203,7 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     table.add_row("skipped", str(images["skipped"]), _codes(summary, skipped=True))
     table.add_row("failed", str(images["failed"]), _codes(summary, skipped=False))
     if unread := summary.get("ignored_members", {}).get(FOREIGN_IMAGE):
-        table.add_row("not read", str(unread), unread_pictures(unread).partition(" ")[2])
+        table.add_row("not read", str(unread), UNREAD_PICTURES)
     if asked := now.get("endpoint"):
         codes = ", ".join(f"{count} {code}" for code, count in asked["failed"].items())
         cost = f"; cost {asked['cost']:g}" if asked["cost"] else ""

@@ -14,8 +14,9 @@ from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColum
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
+from jobs.engines import EngineName
 from jobs.exits import PreflightError, stop_on_sigterm
-from jobs.label import EngineName, installed_versions
+from jobs.label import installed_versions
 from jobs.logs import escape_controls, facts, format_ray_records, is_json
 from jobs.progress import LINE_EVERY_S, duration
 from jobs.recipe import LoadedTrain, to_plain

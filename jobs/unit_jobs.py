@@ -7,8 +7,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import resources
@@ -16,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from jobs.dataset_recipe import DatasetRecipe
-from jobs.exits import PreflightError, stop_on_sigterm
-from jobs.label import EngineName, installed_versions, new_run_name, recipe_of_output
-from jobs.logs import format_ray_records
+from jobs.engines import EngineName, running_engine
+from jobs.exits import PreflightError
+from jobs.label import installed_versions, new_run_name, recipe_of_output
 from jobs.metrics import with_metrics
 from jobs.mine_recipe import MineRecipe
 from jobs.named_settings import merge
 from jobs.negatives_recipe import NegativesRecipe
 from jobs.recipe import LoadedUnits, recipe_from_plain, to_plain
 from jobs.recipe_text import recipe_hash, split_recipe
-from ovsops.backbones.checkpoint import Checkpoint, pin_checkpoints, read_config, resolve
+from ovsops.backbones.checkpoint import Checkpoint, pin_checkpoints, resolve
 from ovsops.errors import ConfigError, OutputError, OvsopsError
 from ovsops.negatives.lexicon import LANGUAGES
 from pipelines.dataset import DatasetJob, dataset_units
@@ -36,7 +35,7 @@ from pipelines.manifest import read_manifest
 from pipelines.mine_job import MineJob, stored_units
 from pipelines.negatives import NegativesJob, negatives_commits, negatives_units
 from pipelines.readers import ReaderConfig
-from pipelines.runner import InlineEngine, RayEngine
+from pipelines.runner import RayEngine
 from pipelines.schemas import SCHEMA_VERSION
 from pipelines.shards import Shard, expand_inputs
 from pipelines.storage import StorageOptions, local_path, open_storage, scheme_of
@@ -137,10 +136,9 @@ def _negatives_job(recipe: NegativesRecipe, labels: LabelRun) -> NegativesJob:
 
 def check_fgclip2(checkpoint: Checkpoint) -> None:
     """Raise `CheckpointError` for what is no FG-CLIP 2, before a worker does."""
-    from ovsops.backbones.fgclip2_model import fgclip2_config  # loads transformers
+    from ovsops.backbones.fgclip2_model import read_fgclip2_config  # loads transformers
 
-    place = resolve(checkpoint)
-    fgclip2_config(read_config(place), place=str(place.folder))
+    read_fgclip2_config(resolve(checkpoint))
 
 
 def lexicon_versions() -> dict[str, str]:
@@ -313,7 +311,8 @@ def run_unit_recipe(
         record_failed_units(_absolute(recipe.output), recipe.storage, error)
         raise
     logger.info("recipe %s, output %s", job.manifest["recipe_hash"][:12], job.output)
-    with _opened(engine, job, recipe) as opened:
+    record = partial(record_failed_units, job.output, job.storage)
+    with running_engine(engine, recipe.ray, recipe.storage, record=record) as opened:
         on_ray = isinstance(opened, RayEngine)
         watching = with_metrics(observer, work=recipe.job, output=job.output, on_ray=on_ray)
         return run_units(job, opened, run=new_run_name(), observer=watching, only=only)
@@ -348,26 +347,3 @@ def worker_shortage(recipe: UnitRecipe) -> str:
                 f" {name}.actors, or raise ray.num_cpus (shares may be more than there are cores)"
             )
     return ""
-
-
-@contextmanager
-def _opened(engine: EngineName, job: UnitJob, recipe: UnitRecipe) -> Iterator[RayEngine | InlineEngine]:
-    """An engine that is up; one that does not come up is a preflight failure with a summary."""
-    if engine == "inline":
-        yield InlineEngine(recipe.storage)
-        return
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with ExitStack() as stack:
-        format_ray_records()
-        logger.info("starting Ray (%s): some seconds, half a minute on a busy machine", recipe.ray.address)
-        try:
-            opened = stack.enter_context(RayEngine(recipe.ray, recipe.storage))
-        except Exception as error:
-            failure = PreflightError(
-                f"Ray did not start: {error}; a busy machine may be too slow for it (it waits 30 s): start the run "
-                "again, or use --engine inline"
-            )
-            record_failed_units(job.output, job.storage, failure)
-            raise failure from error
-        stop_on_sigterm()  # again: Ray has put its own handler there
-        yield opened

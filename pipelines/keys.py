@@ -17,6 +17,10 @@ FOREIGN_IMAGE_EXTENSIONS = frozenset(
 """Pictures that are not read: a sample that has no other image fails by name instead of vanishing."""
 FOREIGN_IMAGE = "foreign_image"
 """Reason under which such files are counted among the ignored ones."""
+UNREAD_PICTURES = "pictures of other kinds (HEIC, GIF, TIFF, ...): convert them to one of " + ", ".join(
+    sorted(IMAGE_EXTENSIONS)
+)
+"""What a user is told of them, behind their number."""
 SIDECAR_EXTENSIONS = frozenset({"json", "txt"})
 PICKLE_EXTENSIONS = frozenset(
     {
@@ -108,9 +112,3 @@ def escaped_name(name: bytes, max_chars: int = 200) -> str:
 
 def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
-
-
-def unread_pictures(number: int) -> str:
-    """What a user is told of pictures that are not read."""
-    kinds = ", ".join(sorted(IMAGE_EXTENSIONS))
-    return f"{number} pictures of other kinds (HEIC, GIF, TIFF, ...): convert them to one of {kinds}"

@@ -9,7 +9,7 @@ run goes on with the parts that are missing. `mine_job` is the job around it.
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -253,10 +253,8 @@ def mine_files(
     *,
     kind: Kind = "region",
     mine_on: Placement | None = None,
-    alive: Callable[[], None] = lambda: None,
 ) -> MinedParts:
-    """Write the parts that are missing. Whoever calls holds the output's lock and has claimed it for these settings;
-    `alive` is called after each part.
+    """Write the parts that are missing. Whoever calls holds the output's lock and has claimed it for these settings.
 
     Parts of another corpus go first: pairs of two corpora do not mix.
     """
@@ -274,7 +272,7 @@ def mine_files(
         tasks = [pa.table({"first": [a], "end": [b]}, schema=TASK) for a, b in left]
         step = Step(stages=(stage,), placement=mine_on or Placement(actors=0, num_cpus=1.0))
         for _ in engine.units(tasks, step):
-            alive()
+            pass
     return MinedParts(rows=files.total, paths=paths, before=len(paths) - len(left))
 
 

@@ -182,10 +182,6 @@ class NightLedger:
         """Make a night done, then say so in its folder."""
         if not self.storage.create(f"{LEDGER}/{record.night}.json", record.to_bytes()):
             raise OutputError(f"{self.storage.url}: night {record.night} was committed by another run")
-        self.publish(record)
-
-    def publish(self, record: NightRecord) -> None:
-        """Write `night.json` of a committed night. Safe to repeat."""
         self.say(record.night, record.alert)
 
     def say(self, night: str, alert: Mapping[str, Any]) -> None:
@@ -195,7 +191,7 @@ class NightLedger:
     def recover(self, records: Sequence[NightRecord]) -> None:
         """Finish what a start that was killed after its commit left undone. Only with the lock held."""
         if records and not self.storage.exists(f"{NIGHTS}/{records[-1].night}/{NIGHT}"):
-            self.publish(records[-1])
+            self.say(records[-1].night, records[-1].alert)
 
     def new_name(self, records: Iterable[NightRecord], *, now: float) -> str:
         """The date (UTC), with a number where that night is committed."""

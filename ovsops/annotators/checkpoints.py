@@ -5,8 +5,8 @@ from pathlib import Path
 
 from ovsops.annotators.config import AnnotatorConfig, LlmDetConfig
 from ovsops.annotators.names import asked_names
-from ovsops.backbones.checkpoint import checkpoints_of, pin_checkpoints, read_config, resolve
-from ovsops.backbones.fgclip2_model import fgclip2_config
+from ovsops.backbones.checkpoint import checkpoints_of, pin_checkpoints, resolve
+from ovsops.backbones.fgclip2_model import read_fgclip2_config
 from ovsops.backbones.florence2 import check_florence2
 from ovsops.backbones.mm_grounding_dino import check_detector_model, check_detector_names
 from ovsops.segmenters.kinds import (
@@ -89,5 +89,4 @@ def check_annotator_models(config: AnnotatorConfig, vocabulary: Vocabulary) -> N
     if config.captioner is not None:
         check_florence2(resolve(config.captioner.florence2))
     if config.expert is not None:
-        expert = resolve(config.expert.fgclip2)
-        fgclip2_config(read_config(expert), place=str(expert.folder))
+        read_fgclip2_config(resolve(config.expert.fgclip2))

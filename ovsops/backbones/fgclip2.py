@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float, Int, Num, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from ovsops.backbones.checkpoint import ResolvedCheckpoint, load_pretrained, read_config
-from ovsops.backbones.fgclip2_model import FgClip2Model, TextLength, fgclip2_config
+from ovsops.backbones.checkpoint import ResolvedCheckpoint, load_pretrained
+from ovsops.backbones.fgclip2_model import FgClip2Model, TextLength, read_fgclip2_config
 from ovsops.backbones.fgclip2_pixels import cut_patches, fit_grid, pad_patches, patch_budget
 from ovsops.backbones.fgclip2_regions import region_means
 from ovsops.backbones.prompts import embed_unique
@@ -51,7 +51,7 @@ class FgClip2:
     """A frozen FG-CLIP 2."""
 
     def __init__(self, checkpoint: ResolvedCheckpoint, *, device: str, dtype: torch.dtype) -> None:
-        config: Any = fgclip2_config(read_config(checkpoint), place=str(checkpoint.folder))
+        config: Any = read_fgclip2_config(checkpoint)
         self.model: FgClip2Model = load_pretrained(
             FgClip2Model, checkpoint, device=device, dtype=dtype, config=config
         )

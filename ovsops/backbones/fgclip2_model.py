@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import Siglip2Config, Siglip2Model
 from transformers.models.siglip2.modeling_siglip2 import Siglip2MultiheadAttentionPoolingHead
 
+from ovsops.backbones.checkpoint import ResolvedCheckpoint, quiet_transformers, read_config
 from ovsops.errors import CheckpointError, ShapeError
 
 TextLength = Literal["short", "box", "long"]
@@ -181,10 +182,13 @@ def fgclip2_config(raw: Mapping[str, Any], *, place: str) -> FgClip2Config:
     return checked
 
 
+def read_fgclip2_config(checkpoint: ResolvedCheckpoint) -> FgClip2Config:
+    """The configuration of a checkpoint. CheckpointError for what is no FG-CLIP 2; no weight is read."""
+    return fgclip2_config(read_config(checkpoint), place=str(checkpoint.folder))
+
+
 def save_fgclip2(model: FgClip2Model, folder: Path) -> None:
     """config.json and model.safetensors, as `ovsops.backbones.fgclip2` loads them."""
-    from ovsops.backbones.checkpoint import quiet_transformers
-
     folder.mkdir(parents=True, exist_ok=True)
     with quiet_transformers():
         model.save_pretrained(str(folder), safe_serialization=True)

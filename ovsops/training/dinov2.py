@@ -78,13 +78,7 @@ class Dinov2Program:
         device: str = "cpu",
     ) -> None:
         self.bank, self.config, self.device = bank, config, device
-        self.draws = StepDraws(
-            num_scenes=len(bank),
-            batch_size=config.batch_size,
-            seed=config.seed,
-            rank=gather.rank,
-            world_size=world_size,
-        )
+        self.draws = StepDraws.of(bank, config, gather, world_size)
         model = build_model(seed=config.seed)
         self.patch_size = int(model.config.patch_size)
         is_of_one_size = model.config.model_type == "vit"  # DINOv2 interpolates its positions

@@ -15,8 +15,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ovsops.backbones.checkpoint import ResolvedCheckpoint, load_pretrained, read_config
-from ovsops.backbones.fgclip2_model import FgClip2Model, TextLength, fgclip2_config
+from ovsops.backbones.checkpoint import ResolvedCheckpoint, load_pretrained
+from ovsops.backbones.fgclip2_model import FgClip2Model, TextLength, read_fgclip2_config
 from ovsops.backbones.fgclip2_pixels import PatchBatch, cut_patches, fit_grid, pad_patches, patch_budget
 from ovsops.backbones.fgclip2_regions import region_means
 from ovsops.backbones.miniature import save_half
@@ -105,7 +105,7 @@ class FgClip2Embedder:
 
 def load_fgclip2_to_train(checkpoint: ResolvedCheckpoint) -> FgClip2Model:
     """The weights of an FG-CLIP 2, float32, with gradients. CheckpointError for anything else."""
-    config: Any = fgclip2_config(read_config(checkpoint), place=str(checkpoint.folder))
+    config: Any = read_fgclip2_config(checkpoint)
     model: FgClip2Model = load_pretrained(
         FgClip2Model, checkpoint, device="cpu", dtype=torch.float32, config=config
     )

@@ -77,13 +77,7 @@ class FgClip2PatchesProgram:
         device: str = "cpu",
     ) -> None:
         self.bank, self.config, self.device = bank, config, device
-        self.draws = StepDraws(
-            num_scenes=len(bank),
-            batch_size=config.batch_size,
-            seed=config.seed,
-            rank=gather.rank,
-            world_size=world_size,
-        )
+        self.draws = StepDraws.of(bank, config, gather, world_size)
         if config.vision_layers is not None:
             deepen_vision(model, num_layers=config.vision_layers)
         model.requires_grad_(False)

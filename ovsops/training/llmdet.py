@@ -136,13 +136,7 @@ class LlmDetProgram:
         device: str = "cpu",
     ) -> None:
         self.bank, self.config, self.device = bank, config, device
-        self.draws = StepDraws(
-            num_scenes=len(bank),
-            batch_size=config.batch_size,
-            seed=config.seed,
-            rank=gather.rank,
-            world_size=world_size,
-        )
+        self.draws = StepDraws.of(bank, config, gather, world_size)
         check_picture_size(bank.size_hw, patch_size=PATCH_SIZE, side=IMAGE_SIZE)
         write_bert_tokenizer(work_folder, WORDS)
         self.pieces = WordPieces(work_folder)

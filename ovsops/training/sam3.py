@@ -151,13 +151,7 @@ class Sam3Program:
         device: str = "cpu",
     ) -> None:
         self.bank, self.config, self.device = bank, config, device
-        self.draws = StepDraws(
-            num_scenes=len(bank),
-            batch_size=config.batch_size,
-            seed=config.seed,
-            rank=gather.rank,
-            world_size=world_size,
-        )
+        self.draws = StepDraws.of(bank, config, gather, world_size)
         write_clip_tokenizer(work_folder, WORDS)
         self.model = miniature_sam3(len(WORDS), seed=config.seed)
         with torch.random.fork_rng():

@@ -6,6 +6,7 @@ H W patch grid, R regions, C classes.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ovsops.errors import ConfigError, TrainingError
+from ovsops.losses.gather import Gather
 from ovsops.miniature.attributes import (
     CLASS_NAMES,
     COLOURS,
@@ -182,6 +184,19 @@ def batch_indices(
     return order[start : start + batch_size]
 
 
+@runtime_checkable
+class DrawnBatches(Protocol):
+    """What a program's settings say of its batches."""
+
+    @property
+    def batch_size(self) -> int:
+        """Scenes per worker and step."""
+
+    @property
+    def seed(self) -> int:
+        """Of orders and draws."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepDraws:
     """What a worker draws for a step: its scenes, and random numbers of its own."""
@@ -192,6 +207,17 @@ class StepDraws:
     seed: int
     rank: int = 0
     world_size: int = 1
+
+    @classmethod
+    def of(cls, bank: SceneBank, config: "DrawnBatches", gather: Gather, world_size: int) -> "StepDraws":
+        """Those of a program over a bank."""
+        return cls(
+            num_scenes=len(bank),
+            batch_size=config.batch_size,
+            seed=config.seed,
+            rank=gather.rank,
+            world_size=world_size,
+        )
 
     def __call__(self, step: int) -> tuple[Int[Tensor, " B"], torch.Generator]:
         """Places of the scenes, as `batch_indices` says, and a generator that no other step or worker has."""

@@ -141,13 +141,7 @@ class SelfSupervisedProgram:
         device: str = "cpu",
     ) -> None:
         self.bank, self.config, self.gather, self.device = bank, config, gather, device
-        self.draws = StepDraws(
-            num_scenes=len(bank),
-            batch_size=config.batch_size,
-            seed=config.seed,
-            rank=gather.rank,
-            world_size=world_size,
-        )
+        self.draws = StepDraws.of(bank, config, gather, world_size)
         model = miniature_dinov2(seed=config.seed)
         self.patch_size = int(model.config.patch_size)
         for name in ("global_pixels", "local_pixels"):

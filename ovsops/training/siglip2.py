@@ -121,13 +121,7 @@ class SiglipProgram:
         device: str = "cpu",
     ) -> None:
         self.bank, self.config, self.gather, self.device = bank, config, gather, device
-        self.draws = StepDraws(
-            num_scenes=len(bank),
-            batch_size=config.batch_size,
-            seed=config.seed,
-            rank=gather.rank,
-            world_size=world_size,
-        )
+        self.draws = StepDraws.of(bank, config, gather, world_size)
         write_word_tokenizer(work_folder, WORDS)
         model = miniature_siglip(len(WORDS), seed=config.seed)
         vision = model.config.vision_config
