@@ -76,14 +76,20 @@ def labelled_box_losses(
     boxes: Float[Tensor, "N Q 4"],
     targets: LabelledBoxes,
     matches: Matches,
+    *,
+    told_absent: bool = True,
 ) -> dict[str, Tensor]:
     """`scores` (focal, over all queries and names), `box_l1` and `box_giou`, not weighted, all by match.
 
-    Without any match there are no boxes to compare, and `scores` is the sum over all that should be false.
+    Without any match there are no boxes to compare, and `scores` is the sum over all that should be false. With
+    `told_absent` false a name that is true of no target of a picture adds nothing there.
     """
     answers = torch.zeros_like(label_logits, dtype=torch.float32)
     answers[matches.pairs, matches.queries] = targets.is_named[matches.pairs, matches.targets].float()
-    scores = focal_loss(label_logits, answers).sum() / max(1, len(matches.pairs))
+    of_names = focal_loss(label_logits, answers)
+    if not told_absent:
+        of_names = of_names * (targets.is_named & targets.is_there[:, :, None]).any(dim=1)[:, None]
+    scores = of_names.sum() / max(1, len(matches.pairs))
     if not len(matches.pairs):
         return {"scores": scores, "box_l1": boxes.sum() * 0, "box_giou": boxes.sum() * 0}
     return {"scores": scores, **box_losses(boxes, targets.boxes, matches)}

@@ -74,6 +74,8 @@ class LlmDetProgramConfig:
     """Steps that ask for some nouns and some stuff instead of all nouns."""
     attribute_share: float = 0.2
     """Steps whose nouns come with attributes that mean nothing, so that longer phrases are read as their noun."""
+    told_absent: bool = True
+    """False: a name teaches nothing about pictures that do not show it, as where prompts are made of captions."""
     label_weight: float = 1.0
     """Of the class of each cell on linear heads, which are thrown away."""
     stuff_share: float = 0.2
@@ -193,10 +195,12 @@ class LlmDetProgram:
         matches = match_boxes(
             *proposals, targets, weights=weights, queries_per_target=self.config.proposals_per_thing
         )
-        of_proposals = labelled_box_losses(*proposals, targets, matches)
+        told = self.config.told_absent
+        of_proposals = labelled_box_losses(*proposals, targets, matches, told_absent=told)
         losses = {f"proposal_{name}": value for name, value in of_proposals.items()}
         for layer in zip(answers.logits, answers.boxes, strict=True):
-            found = labelled_box_losses(*layer, targets, match_boxes(*layer, targets, weights=weights))
+            of_layer = match_boxes(*layer, targets, weights=weights)
+            found = labelled_box_losses(*layer, targets, of_layer, told_absent=told)
             for name, value in found.items():
                 losses[name] = losses.get(name, 0) + value
         return losses

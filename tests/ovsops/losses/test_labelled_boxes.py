@@ -131,3 +131,20 @@ def test_corners_of_a_centre_and_sides() -> None:
     torch.testing.assert_close(
         corners(torch.tensor([0.5, 0.4, 0.2, 0.6])), torch.tensor([0.4, 0.1, 0.6, 0.7])
     )
+
+
+def test_a_name_that_a_picture_does_not_show_teaches_nothing_there_unless_told() -> None:
+    logits, boxes, targets = case()
+    targets.is_named[0] = torch.tensor([[False, True], [False, True]])
+    logits.requires_grad_()
+    matches = match_boxes(logits, boxes, targets, weights=WEIGHTS)
+    told = {
+        flag: torch.autograd.grad(
+            labelled_box_losses(logits, boxes, targets, matches, told_absent=flag)["scores"], logits
+        )[0]
+        for flag in (True, False)
+    }
+    assert bool((told[True] != 0).all())
+    assert told[False][0, :, 1].tolist() == told[True][0, :, 1].tolist(), "what is shown"
+    assert not bool(told[False][0, :, 0].any()), "a name of nothing in this picture"
+    assert not bool(told[False][1].any()), "a picture of nothing that was asked for"
