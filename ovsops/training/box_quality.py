@@ -24,6 +24,7 @@ from ovsops.metrics.matching import box_ious
 from ovsops.metrics.objects import FoundObjects
 from ovsops.miniature.attributes import COLOURS, NOUNS, class_of_thing
 from ovsops.miniature.scene import Scene
+from ovsops.regions.presence import best_region_scores
 from ovsops.text.vocabulary import ClassSpec, Vocabulary
 
 
@@ -93,7 +94,10 @@ def concept_counts(
     asked: Sequence[Sequence[int]],
     threshold: float,
 ) -> Float64[np.ndarray, "I 7 T"]:
-    """For each image the counts of its asked classes: a pair of an image and a class is one sample."""
+    """For each image the counts of its asked classes: a pair of an image and a class is one sample.
+
+    A box counts from `threshold` on, and a class is found where a box of it counts.
+    """
     rows = []
     for found, truth, classes in zip(judged, truths, asked, strict=True):
         counts = ConceptCounts.zeros(threshold=threshold)
@@ -105,6 +109,19 @@ def concept_counts(
             counts = counts.update(ious, found.scores[mine].double().numpy())
         rows.append(counts.counts)
     return np.stack(rows).astype(np.float64)
+
+
+def as_the_gate_says(judged: JudgedBoxes, *, present: float, threshold: float) -> JudgedBoxes:
+    """Boxes of classes whose presence score is at least `present`: those from `threshold` on and the best of each.
+
+    Their scores are 1: the gate decides what is found, whatever threshold follows.
+    """
+    scores = dict(judged.presence.scores)
+    best = best_region_scores(judged.scores, judged.labels, num_classes=len(scores))
+    is_there = torch.tensor([scores[label] >= present for label in range(len(scores))])[judged.labels]
+    counts = is_there & (judged.scores >= best[judged.labels].clamp_max(threshold))
+    kept = judged.at(counts.nonzero()[:, 0])
+    return replace(kept, scores=torch.ones_like(kept.scores))
 
 
 def concept_intervals(
