@@ -171,9 +171,12 @@ def _written(target: Path, data: bytes) -> Iterator[Path]:
 
 
 def _created(path: Path) -> BinaryIO:
-    """A new file in a folder that another process may be removing because it is empty."""
+    """A new file in a folder that another process may be removing because it is empty.
+
+    A folder that is there when it is made and gone when it is looked at counts for `mkdir` as a file in the way.
+    """
     for _ in range(_CREATE_ATTEMPTS - 1):
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, FileExistsError):
             path.parent.mkdir(parents=True, exist_ok=True)
             return path.open("xb")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ import torch
 from benchmarks.sam3 import count_flops, meta_model
 
 
+@pytest.mark.nightly
 def test_eighty_prompts_cost_at_most_a_tenth_of_eighty_calls() -> None:
     found = count_flops(80, prompts_per_batch=40)
     assert found.reused * 10 <= found.single

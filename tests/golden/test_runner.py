@@ -98,6 +98,7 @@ def run_golden(folder: Path, *options: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.nightly
 def test_a_folder_is_checked_file_by_file(tmp_path: Path) -> None:
     arrays = load_arrays(DATA / "sam3_rle_basic.npz")
     np.savez(tmp_path / "sam3_rle_fine.npz", **arrays)

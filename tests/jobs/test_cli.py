@@ -356,7 +356,7 @@ def test_json_logs_are_one_object_a_line(write_recipe: Write, ovsops: Call) -> N
     assert any("6" in line["message"] or "shards" in line["message"] for line in lines)
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("sent", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.nightly)])
 def test_a_signal_ends_a_run_with_a_summary_and_130_and_it_goes_on(
     write_recipe: Write, tmp_path: Path, sent: signal.Signals
 ) -> None:

@@ -163,6 +163,7 @@ def test_settings_fit_the_towers_that_they_name(tmp_path: Path, name: str, prese
     check_models(named_segmenter(name, **places))
 
 
+@pytest.mark.nightly
 def test_calibration_brings_plain_clip_at_least_ten_points() -> None:
     """On held-out scenes of the drawn world; `python -m benchmarks.segmenters` gives intervals, on more scenes."""
     bank = bank_of(draw_scene(seed) for seed in seeds_of("test")[:100])

@@ -1,5 +1,6 @@
 """Storage: the same promises on a local folder and on a real S3 server process, then S3 through a faulty proxy."""
 
+import errno
 import os
 import pickle
 import threading
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -159,6 +161,23 @@ class TestLocal:
         storage.prune("a/b")
         storage.prune("not/there")
         assert [path.name for path in (tmp_path / "out").iterdir()] == ["kept"]
+
+    def test_a_folder_that_goes_while_it_is_made_is_made_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real, calls = Path.mkdir, []
+
+        def raced(self: Path, *args: Any, **kwargs: Any) -> None:
+            calls.append(self)
+            if len(calls) == 1:
+                raise FileExistsError(errno.EEXIST, "File exists", str(self))
+            real(self, *args, **kwargs)
+
+        storage = open_storage(str(tmp_path / "out"))
+        monkeypatch.setattr(Path, "mkdir", raced)
+        storage.put("a/b", b"1")
+        assert storage.read("a/b") == b"1"
+        assert len(calls) > 1
 
     @pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x", "", "a\0b"])
     def test_paths_stay_below_the_root(self, tmp_path: Path, path: str) -> None:

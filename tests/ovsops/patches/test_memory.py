@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[3]
 MAX_PEAK_MB = 100.0
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measures with Linux's /proc")
 @pytest.mark.parametrize("operator", ["lof", "aggregate"])
 def test_the_largest_grid_needs_less_than_100_mb_above_its_features(operator: str) -> None:

@@ -15,6 +15,9 @@ from tests.ovsops.training.fgclip2_workers import LOOP, STAGE1, monolingual, run
 from tests.ovsops.training.fgclip2_world import stage1
 
 
+pytestmark = pytest.mark.nightly
+
+
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
     folder = tmp_path_factory.mktemp("workers")

@@ -83,6 +83,7 @@ def test_regions_are_named_in_both_languages(folder: Path, bank: SceneBank) -> N
         assert counts.agreement >= 0.90
 
 
+@pytest.mark.nightly
 def test_dino_patches_tell_nouns_apart(folder: Path, bank: SceneBank) -> None:
     dino = load_dino(folder / "dinov2")
     taught = bank_of(draw_scene(seed) for seed in seeds_of("train")[-100:])

@@ -43,6 +43,7 @@ def test_plain_patches_know_stuff(scenes: SceneBank) -> None:
     assert group_accuracy(counts, STUFF_IDS) >= 0.65
 
 
+@pytest.mark.nightly
 def test_dino_keys_tell_nouns_apart(scenes: SceneBank) -> None:
     dino = load_keys(miniature_checkpoint("dino"))
     taught = bank_of(draw_scene(seed) for seed in seeds_of("train")[-100:])
