@@ -14,7 +14,6 @@ from ovsops.training.scenes import SceneBank
 from tests.ovsops.training.fgclip2_workers import LOOP, STAGE1, monolingual, run_worker
 from tests.ovsops.training.fgclip2_world import stage1
 
-
 pytestmark = pytest.mark.nightly
 
 
