@@ -173,7 +173,7 @@ def label_table(run: Path) -> list[Row]:
                 told["negatives"] += len(found.texts)
                 told["true"] += len(truths.intersection(found.texts))
         share = told["true"] / max(1, told["negatives"])
-        table.append({"negatives": arm, **told, "true": f"{told['true']} ({share:.2%})"})
+        table.append({"set": arm, **told, "true": f"{told['true']} ({share:.2%})"})
     return table
 
 
