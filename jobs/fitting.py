@@ -31,6 +31,7 @@ from ovsops.annotators.fitting import (
     FittedExpert,
     Observed,
     TrueBoxes,
+    default_presence,
     fit_chances,
     fit_expert,
     judged_outcomes,
@@ -79,12 +80,22 @@ class Fit:
             "tried": [{**asdict(config), "ap50": value} for config, value in tuned.tried],
             "chosen": None if tuned.config is None else asdict(tuned.config),
             "guard": None if verdict is None else asdict(verdict),
+            "presence_il_mcc": None if self.expert.presence is None else asdict(self.expert.presence),
             "calibration_error": {"before": self.error_before, "after": self.error_after},
         }
 
 
-def fit_recipe(loaded: LoadedRecipe, out: Path, *, num_images: int, config: FitConfig | None = None) -> Fit:
+def fit_recipe(
+    loaded: LoadedRecipe,
+    out: Path,
+    *,
+    num_images: int,
+    with_gate: bool = False,
+    config: FitConfig | None = None,
+) -> Fit:
     """Observe up to `num_images` of the recipe's images, fit, and write the numbers to `out`.
+
+    `with_gate` fits a presence gate for an expert that has none; its boxes stay from the expert's `min_score` on.
 
     `truth` of the recipe says whose boxes are true. Raises `ConfigError` for a recipe without detector or expert, for
     a folder that holds something else, for a truth of other classes, and where too few boxes are known.
@@ -100,19 +111,28 @@ def fit_recipe(loaded: LoadedRecipe, out: Path, *, num_images: int, config: FitC
     one_thread_on_a_cpu(resolved.recipe.model.device)
     skipped: dict[str, int] = {}
     observed = _observed(resolved, truth, num_images, skipped)
-    return _fitted(resolved, observed, skipped, out, fit)
+    return _fitted(resolved, observed, skipped, out, fit, with_gate=with_gate)
 
 
 def _fitted(
-    resolved: ResolvedLabel, observed: list[Observed], skipped: dict[str, int], out: Path, fit: FitConfig
+    resolved: ResolvedLabel,
+    observed: list[Observed],
+    skipped: dict[str, int],
+    out: Path,
+    fit: FitConfig,
+    *,
+    with_gate: bool,
 ) -> Fit:
     recipe, vocabulary = resolved.recipe, resolved.vocabulary
     assert recipe.expert is not None, "checked by fit_recipe"
-    classes = expert_classes(recipe.expert, vocabulary, recipe.languages)
+    start = recipe.expert
+    if with_gate and start.presence is None:
+        start = replace(start, presence=default_presence(keep=start.min_score, low=start.min_score))
+    classes = expert_classes(start, vocabulary, recipe.languages)
     asked = [label for label, spec in enumerate(vocabulary.classes) if spec.kind == "thing"]
     expert = fit_expert(
         observed,
-        recipe.expert,
+        start,
         competing=classes.competing,
         has_groups=bool((classes.competing.bincount() > 1).any()),
         asked=asked,
@@ -274,6 +294,10 @@ def print_fit(found: Fit, out: Path, console: Console) -> None:
         lines.append(
             f"recalibration {chosen.mode}, alpha {chosen.alpha:g}, beta {chosen.beta:g}, scale {chosen.scale:g}: "
             f"{verdict.reason} on other images"
+        )
+    if (presence := found.expert.presence) is not None:
+        lines.append(
+            f"is a class in an image (IL_MCC): gate {presence.gate:.3f}, detector from 0.5 on {presence.detector:.3f}"
         )
     lines.append(f"calibration error of scores {found.error_before:.3f}, calibrated {found.error_after:.3f}")
     lines.append(f"in a label recipe: expert: {{use: {out / EXPERT}}} and calibrator: {out / CALIBRATOR}")

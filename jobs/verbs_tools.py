@@ -81,6 +81,9 @@ def fit(
     recipe: RecipePath,
     out: OutFolder,
     images: Annotated[int, typer.Option(min=2, help="Images at most.")] = 500,
+    gate: Annotated[
+        bool, typer.Option("--gate", help="A presence gate, too: is a class in an image at all?")
+    ] = False,
     overrides: Overrides = [],  # noqa: B006
 ) -> int:
     """Fit the numbers of a label recipe's expert and of its scores on images whose boxes are known."""
@@ -88,7 +91,7 @@ def fit(
 
     from jobs.fitting import fit_recipe, print_fit
 
-    found = fit_recipe(load_label(recipe, overrides), out, num_images=images)
+    found = fit_recipe(load_label(recipe, overrides), out, num_images=images, with_gate=gate)
     print_fit(found, out, Console())
     return 0
 

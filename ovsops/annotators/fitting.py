@@ -24,10 +24,11 @@ from ovsops.annotators.judging import ExpertLook, JudgedBoxes, judge_boxes, pres
 from ovsops.backbones.detections import Detections
 from ovsops.errors import ConfigError
 from ovsops.masks.box_nms import box_iou
+from ovsops.metrics.concepts import PAIRS_BOTH, PAIRS_FOUND, PAIRS_NEITHER, PAIRS_TRUE, il_mcc
 from ovsops.metrics.detection import DetectionConfig, DetectionCounts
 from ovsops.metrics.objects import found_objects, true_objects
 from ovsops.regions.calibration import CalibrationConfig, ScoreCalibrator, fit_calibrator
-from ovsops.regions.presence import GateConfig, PresenceGate, fit_gate
+from ovsops.regions.presence import EVIDENCE, GateConfig, PresenceGate, fit_gate
 from ovsops.regions.tuning import (
     NO_TRUTH,
     GuardConfig,
@@ -76,6 +77,16 @@ class FitConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PresenceVerdict:
+    """How well is said whether a class is in an image, over all images and asked classes: IL_MCC (arXiv:2511.16719)."""
+
+    gate: float
+    """By the gate's chance, from its threshold on; nan where every class is in every image or none is."""
+    detector: float
+    """By a box of the detector with a score of 0.5 or more."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class FittedExpert:
     """An expert's config with fitted numbers, and why they are these."""
 
@@ -83,6 +94,8 @@ class FittedExpert:
     tuned: Tuned
     verdict: Verdict | None
     """Of the guard, on other images than those of the tuning; None where the detector alone was best."""
+    presence: PresenceVerdict | None = None
+    """Of the gate, on other images than it was fitted on; None without one."""
 
 
 def observe(
@@ -125,10 +138,12 @@ def fit_expert(
         verdict = guarded(second, replace(bare, recalibration=chosen), competing=competing, fit=fit)
         chosen = None if verdict.is_refused else chosen
     full = replace(bare, recalibration=chosen)
+    presence = None
     if fit.fit_gate and config.presence is not None:
         gate = fitted_gate(first, full, competing=competing, asked=asked, fit=fit)
+        presence = judged_presence(second, full, gate, competing=competing, asked=asked)
         full = replace(full, presence=replace(config.presence, gate=gate))
-    return FittedExpert(config=full, tuned=tuned, verdict=verdict)
+    return FittedExpert(config=full, tuned=tuned, verdict=verdict, presence=presence)
 
 
 def tuned_by_ap50(
@@ -190,13 +205,55 @@ def fitted_gate(
     fit: FitConfig,
 ) -> PresenceGate:
     """A gate from every (image, asked class) of the observed images."""
+    evidence, is_present = _asked_presence(observed, config, competing=competing, asked=asked)
+    return fit_gate(evidence, is_present, config=fit.gate)
+
+
+def judged_presence(
+    observed: Sequence[Observed],
+    config: ExpertConfig,
+    gate: PresenceGate,
+    *,
+    competing: Int64[Tensor, " C"],
+    asked: Sequence[int],
+) -> PresenceVerdict:
+    """The gate's word and the detector's about every (image, asked class), against the truth."""
+    evidence, is_present = _asked_presence(observed, config, competing=competing, asked=asked)
+    has_box = [
+        np.isin(np.array(asked), each.found.labels[each.found.scores >= 0.5].numpy()) for each in observed
+    ]
+    return PresenceVerdict(
+        gate=_mcc(gate.chances(evidence) >= gate.present, is_present),
+        detector=_mcc(np.concatenate(has_box), is_present),
+    )
+
+
+def _asked_presence(
+    observed: Sequence[Observed],
+    config: ExpertConfig,
+    *,
+    competing: Int64[Tensor, " C"],
+    asked: Sequence[int],
+) -> tuple[Float64[np.ndarray, "S E"], Bool[np.ndarray, " S"]]:
+    """Evidence and truth of each sample, an image and an asked class."""
     places = np.array(asked, np.int64)
-    evidence, present = [], []
+    evidence, is_present = [], []
     for each in observed:
         judged = judge_boxes(each.look, each.found, config, competing=competing)
         evidence.append(presence_evidence(each.look, judged)[places])
-        present.append(np.isin(places, each.truth.labels.numpy()))
-    return fit_gate(np.concatenate(evidence), np.concatenate(present), config=fit.gate)
+        is_present.append(np.isin(places, each.truth.labels.numpy()))
+    return np.concatenate(evidence), np.concatenate(is_present)
+
+
+def _mcc(said: Bool[np.ndarray, " S"], true: Bool[np.ndarray, " S"]) -> float:
+    counts = np.zeros((7, 1))
+    counts[[PAIRS_BOTH, PAIRS_FOUND, PAIRS_NEITHER, PAIRS_TRUE], 0] = [
+        (said & true).sum(),
+        (said & ~true).sum(),
+        (~said & ~true).sum(),
+        (~said & true).sum(),
+    ]
+    return float(il_mcc(counts))
 
 
 def fit_chances(
@@ -276,12 +333,10 @@ def known_regions(
     )
 
 
-def default_presence(config: PresenceConfig | None = None) -> PresenceConfig:
+def default_presence(*, keep: float = 0.3, low: float = 0.1) -> PresenceConfig:
     """A presence config whose gate says nothing yet, to be fitted."""
-    silent = PresenceGate(
-        names=("image", "joined", "region"), weights=(0.0, 0.0, 0.0), bias=0.0, absent=0.0, present=0.0
-    )
-    return config or PresenceConfig(gate=silent)
+    silent = PresenceGate(names=EVIDENCE, weights=(0.0,) * len(EVIDENCE), bias=0.0, absent=0.0, present=0.0)
+    return PresenceConfig(gate=silent, keep=keep, low=low)
 
 
 def _true_labels(each: Observed, match_iou: float) -> Int64[Tensor, " N"]:

@@ -82,6 +82,9 @@ def test_the_gate_tells_what_is_there() -> None:
     gate = fitted.config.presence.gate
     chances = gate.chances(np.array([[0.9, 0.1, 0.8], [0.1, 0.0, 0.0]]))
     assert chances[0] > 0.8 > 0.2 > chances[1]
+    assert fitted.presence is not None
+    assert fitted.presence.gate == pytest.approx(1.0)
+    assert fitted.presence.detector < 0.5
 
 
 def test_chances_are_nearer_the_truth_than_scores() -> None:
