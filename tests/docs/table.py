@@ -80,6 +80,12 @@ EXECUTED = (
     Executed("trainings", "ovsops run jobs/recipes/train_clip_miniature.yaml", ONE_STEP),
     Executed("trainings", "ovsops run jobs/recipes/train_dino_miniature.yaml", ONE_STEP),
     Executed("trainings", "ovsops run jobs/recipes/train_llmdet_miniature.yaml", ONE_STEP),
+    Executed(
+        "trainings",
+        "ovsops run jobs/recipes/train_llmdet_miniature.yaml --set program.told_absent=false --set loop.num_steps=2400"
+        " --set output=DIR",
+        f"{ONE_STEP} --set program.cells_only_steps=0",
+    ),
     Executed("trainings", "ovsops run jobs/recipes/train_sam3_miniature.yaml", ONE_STEP),
     Executed("trainings", "ovsops run jobs/recipes/train_fgclip2_stage1_miniature.yaml", ONE_STEP),
     Executed(
