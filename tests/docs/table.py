@@ -83,7 +83,7 @@ EXECUTED = (
     Executed(
         "trainings",
         "ovsops run jobs/recipes/train_llmdet_miniature.yaml --set program.told_absent=false --set loop.num_steps=2400"
-        " --set output=DIR",
+        " --set output=train-out/careless",
         f"{ONE_STEP} --set program.cells_only_steps=0",
     ),
     Executed("trainings", "ovsops run jobs/recipes/train_sam3_miniature.yaml", ONE_STEP),
