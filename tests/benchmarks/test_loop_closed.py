@@ -1,15 +1,20 @@
 """The loop closed: arms differ in how negatives are drawn alone, and nothing that is told false is true."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from benchmarks import loop_closed, loop_closed_sets
 from benchmarks.loop_closed import BARS, missed, wrong_phrases
 from benchmarks.loop_closed_sets import ARMS, Arm, Labelled, arm_negatives, covered, label_rows
+from benchmarks.loop_closed_start import joined_checkpoint
 from benchmarks.world_negatives import true_phrases
+from ovsops.backbones.shipped import miniature_checkpoint
+from ovsops.errors import ConfigError
 from ovsops.images.decode import DecodeConfig
 from ovsops.miniature.captions import region_phrase
 from ovsops.negatives.sampler import NegativeSampler
@@ -133,3 +138,22 @@ def test_a_box_is_of_the_thing_that_it_covers_best(corpus: list[Labelled]) -> No
     for thing in scene.things:
         assert covered(scene, thing.box_xywh) is thing
     assert covered(scene, (0.0, 0.0, 1.0, 1.0)) is None
+
+
+def test_a_start_takes_its_sight_from_one_checkpoint_and_its_words_from_the_other(tmp_path: Path) -> None:
+    shipped = miniature_checkpoint("fgclip2")
+    other = tmp_path / "other"
+    shutil.copytree(shipped, other)
+    weights = load_file(str(other / "model.safetensors"))
+    save_file({name: value + 1 for name, value in weights.items()}, str(other / "model.safetensors"))
+    joined = load_file(
+        str(joined_checkpoint(str(shipped), str(other), tmp_path / "joined") / "model.safetensors")
+    )
+    assert joined.keys() == weights.keys()
+    for name, value in joined.items():
+        sees = name.startswith(("vision_model.", "dense_feature_head."))
+        assert torch.equal(value, weights[name] if sees else weights[name] + 1), name
+    weights["text_model.final_layer_norm.weight"] = torch.zeros(3)
+    save_file(weights, str(other / "model.safetensors"))
+    with pytest.raises(ConfigError, match=r"differ in 1 tensors .* text_model.final_layer_norm.weight"):
+        joined_checkpoint(str(shipped), str(other), tmp_path / "joined")

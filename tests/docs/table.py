@@ -147,6 +147,7 @@ BENCHMARKS: dict[str, str | None] = {
     "label_job": None,  # starts Ray several times
     "loop_closed": None,  # trains for hours
     "loop_closed_sets": None,  # draws and labels 1,200 scenes
+    "loop_closed_start": None,  # needs a checkpoint after stage 1
     "mapper_stages": None,  # trains ten mappers
     "memory": None,  # starts Ray several times
     "miniature_quality": "--scenes 8 --only retrieval",
