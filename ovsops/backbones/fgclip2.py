@@ -7,7 +7,8 @@ dense map, whose means are regions.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +19,11 @@ from torch.nn import functional as F
 from ovsops.backbones.checkpoint import ResolvedCheckpoint, load_pretrained
 from ovsops.backbones.fgclip2_model import FgClip2Model, TextLength, read_fgclip2_config
 from ovsops.backbones.fgclip2_pixels import cut_patches, fit_grid, pad_patches, patch_budget
-from ovsops.backbones.fgclip2_regions import region_means
-from ovsops.backbones.prompts import embed_unique
+from ovsops.backbones.fgclip2_regions import RegionMode, region_means
+from ovsops.backbones.inputs import box_tensor, check_images
+from ovsops.backbones.prompts import check_prompts, embed_unique
 from ovsops.backbones.tokenizers import SiglipTokenizer
+from ovsops.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +77,9 @@ class FgClip2:
         """Unit vectors of prompts, in order: captions (`short`), phrases for regions (`box`) or long captions.
 
         Prompts are lower-cased. One that is longer than its kind allows is cut, as in the training, and the number of
-        those is logged: `num_tokens` counts before, and `length="long"` takes three times as much. No prompts at all
-        are a ShapeError.
+        those is logged: `num_tokens` counts before, and `length="long"` takes three times as much. An empty prompt is
+        a text without words and has a vector like any other, which says nothing. No prompts at all are a `ShapeError`,
+        another `length` is a `ConfigError`.
         """
         self._tell_cuts(prompts, length)
 
@@ -88,6 +92,7 @@ class FgClip2:
 
     def num_tokens(self, prompts: Sequence[str]) -> Int[Tensor, " T"]:
         """Tokens of each prompt with its end; up to 64 fit into `short` and `box`, up to 196 into `long`."""
+        check_prompts(prompts)
         tokenizer = self._tokenizers["short"].tokenizer
         encodings = tokenizer.encode_batch([p.lower() for p in prompts], add_special_tokens=False)
         return torch.tensor([len(encoding.ids) + 1 for encoding in encodings], dtype=torch.int64)
@@ -101,8 +106,15 @@ class FgClip2:
     ) -> list[FgClip2Image]:
         """Each image at a resolution of its own, in order; `budget` asks for that many patches instead.
 
-        Images of one bucket run together, and what is found of one does not depend on the others.
+        Images of one bucket run together, and what is found of one does not depend on the others. No images give none;
+        what is no RGB image in 0..255 is a `ShapeError`.
         """
+        check_images(images)
+        for field, value in (("budget", budget), ("patches_at_once", patches_at_once)):
+            if value is not None and (not isinstance(value, Integral) or value < 1):
+                raise ConfigError(
+                    f"FG-CLIP 2: {field} is {value!r}; give a whole number of patches, 1 or more"
+                )
         places_by_budget: dict[int, list[int]] = {}
         for place, image in enumerate(images):
             own = patch_budget(_size_hw(image), patch_size=self.patch_size) if budget is None else budget
@@ -120,14 +132,15 @@ class FgClip2:
         image: FgClip2Image,
         boxes_xyxy: Num[Tensor, "R 4"] | Num[np.ndarray, "R 4"],
         *,
-        mode: Literal["corrected", "upstream"] = "corrected",
+        mode: RegionMode = "corrected",
     ) -> tuple[Float[Tensor, "R D"], Bool[Tensor, " R"]]:
         """Unit vectors of boxes in pixels of the image, to be compared with `box` texts, and which are empty.
 
         A box without area or beside the image is empty: its vector is zero and its cosine with everything 0, which is
-        no evidence; do not name it. `mode` is told in `region_means`.
+        no evidence; do not name it. `mode` is told in `region_means`. Boxes of another number of columns than four are
+        a `ShapeError`; an empty list gives no regions.
         """
-        boxes = torch.as_tensor(boxes_xyxy)
+        boxes = box_tensor(boxes_xyxy)
         features, is_empty = region_means(image.dense_map, boxes, image.image_hw, mode=mode)
         return F.normalize(features, dim=-1), is_empty
 

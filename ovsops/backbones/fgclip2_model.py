@@ -12,7 +12,7 @@ Text is pooled from its last position, padding or not, and nothing is masked: ea
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -22,7 +22,7 @@ from transformers import Siglip2Config, Siglip2Model
 from transformers.models.siglip2.modeling_siglip2 import Siglip2MultiheadAttentionPoolingHead
 
 from ovsops.backbones.checkpoint import ResolvedCheckpoint, quiet_transformers, read_config
-from ovsops.errors import CheckpointError, ShapeError
+from ovsops.errors import CheckpointError, ConfigError, ShapeError
 
 TextLength = Literal["short", "box", "long"]
 """A caption of an image; a phrase for a region; a caption of many sentences."""
@@ -88,7 +88,12 @@ class FgClip2Model(Siglip2Model):
         return int(config.vision_config.hidden_size)
 
     def num_tokens(self, length: TextLength) -> int:
-        """Tokens that a text of this kind must have, padding included."""
+        """Tokens that a text of this kind must have, padding included. Another kind is a `ConfigError`."""
+        if length not in get_args(TextLength):
+            raise ConfigError(
+                f"FG-CLIP 2: text length {length!r}; short (a caption), box (a phrase for a region) or long (a caption"
+                " of many sentences) is expected"
+            )
         if length == "long":
             return self.longtext_len
         config: Any = self.config

@@ -1,13 +1,16 @@
 """Regions of FG-CLIP 2: RoIAlign on the dense map. Axes: H W patch grid, D channels, R regions."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
-from ovsops.errors import ShapeError
+from ovsops.errors import ConfigError, ShapeError
 from ovsops.masks.roi_align import roi_align
+
+RegionMode = Literal["corrected", "upstream"]
+"""Told in `region_means`."""
 
 
 def region_means(
@@ -15,7 +18,7 @@ def region_means(
     boxes_xyxy: Num[Tensor, "R 4"],
     image_hw: tuple[int, int],
     *,
-    mode: Literal["corrected", "upstream"] = "corrected",
+    mode: RegionMode = "corrected",
 ) -> tuple[Float[Tensor, "R D"], Bool[Tensor, " R"]]:
     """The mean of the dense map in each box, not normalised, and which boxes hold nothing of the image.
 
@@ -25,8 +28,12 @@ def region_means(
 
     `corrected` cuts boxes to the image first, so that a box is what it shows. `upstream` does not: samples up to one
     cell outside repeat the border, so that a box just beside the image is given the border's features.
-    A coordinate that is not finite is a ShapeError in both.
+    A coordinate that is not finite is a ShapeError in both, another mode a ConfigError.
     """
+    if mode not in get_args(RegionMode):
+        raise ConfigError(
+            f"FG-CLIP 2 regions: mode {mode!r}; one of {', '.join(get_args(RegionMode))} is expected"
+        )
     height, width = image_hw
     rows, columns, _ = dense_map.shape
     boxes = boxes_xyxy.to(device=dense_map.device, dtype=torch.float64)

@@ -5,6 +5,8 @@ Axes: P prompts, L labels of a prompt, T tokens.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -43,6 +45,11 @@ def name_prompts(
 
     Each phrase of colliding names is in one prompt once, under the first of its labels.
     """
+    if not isinstance(names, LabelNames):
+        raise VocabularyError(
+            f"detector vocabulary: {names!r:.80} is of type {type(names).__name__}; give LabelNames of"
+            ' ovsops.text.label_names, such as LabelNames(("cat", "dog"))'
+        )
     found: list[GroundingPrompt] = []
     tokens: list[int] = [BEGIN]
     spans: list[tuple[int, ...]] = []
@@ -72,12 +79,16 @@ def caption_prompt(
 
     A token belongs to a span when they share a character; full stops and question marks belong to none.
     """
-    if not spans:
+    if not isinstance(caption, str):
+        raise ShapeError(
+            f"phrase grounding: the caption is of type {type(caption).__name__}; give a text (str)"
+        )
+    if len(spans) == 0:
         raise ShapeError("phrase grounding: no spans; give the characters (first, end) of each phrase")
-    wrong = [span for span in spans if not 0 <= span[0] < span[1] <= len(caption)]
+    wrong = [span for span in spans if not _is_inside(span, len(caption))]
     if wrong:
         raise ShapeError(
-            f"phrase grounding: span {wrong[0]} is not inside the caption of {len(caption)} characters; "
+            f"phrase grounding: span {wrong[0]!r} is not inside the caption of {len(caption)} characters; "
             "give (first, end) with first < end, counted in characters"
         )
     found = pieces(caption)
@@ -128,6 +139,12 @@ def _phrase_ids(pieces: WordPieces, phrase: str, name: str, *, max_tokens: int) 
             f"detector vocabulary: {name!r} holds a sign that ends a phrase for the detector; leave it out"
         )
     return ids
+
+
+def _is_inside(span: Any, num_characters: int) -> bool:
+    """Whether it is two whole numbers, first and end, that hold a character or more of the caption."""
+    is_pair = isinstance(span, tuple | list) and len(span) == 2 and all(isinstance(x, Integral) for x in span)
+    return is_pair and 0 <= span[0] < span[1] <= num_characters
 
 
 def _tokens_in(

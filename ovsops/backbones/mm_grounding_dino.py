@@ -25,8 +25,9 @@ from ovsops.backbones.detections import (
 )
 from ovsops.backbones.grounding_pixels import detector_size, padded_size, padded_views, resized_pixels
 from ovsops.backbones.grounding_prompts import GroundingPrompt, caption_prompt, name_prompts, padded_ids
+from ovsops.backbones.inputs import check_images
 from ovsops.backbones.wordpiece import WordPieces
-from ovsops.errors import CheckpointError, ConfigError
+from ovsops.errors import CheckpointError, ConfigError, ShapeError
 from ovsops.text.label_names import LabelNames
 
 Item = TypeVar("Item")
@@ -126,7 +127,8 @@ class LlmDet:
         """Boxes of the names in each image, in main memory; an image's boxes do not depend on the other images.
 
         The names go through as many prompts as they need, the image through its encoder once. Labels are places in
-        `names`; of names that collide, the first.
+        `names`; of names that collide, the first. No images give no detections; what is no RGB image in 0..255 is a
+        `ShapeError`.
         """
         prompts = self.name_prompts(names)
         return self._found(images, prompts)
@@ -149,8 +151,17 @@ class LlmDet:
 
     @torch.inference_mode()
     def encode_images(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> DetectorImages:
-        """Run the image encoder on images that have one size after resizing."""
-        resized = torch.stack([resized_pixels(image, self._size(image)) for image in images])
+        """Run the image encoder on images that have one size after resizing; none, or several sizes, are a
+        `ShapeError`.
+        """
+        check_images(images)
+        sizes_hw = sorted({self._size(image) for image in images})
+        if len(sizes_hw) != 1:
+            raise ShapeError(
+                f"detector: {len(images)} images, sizes after resizing {sizes_hw[:5]} (height, width); images of"
+                " exactly one size are encoded together, and `detect` sorts them by it"
+            )
+        resized = torch.stack([resized_pixels(image, sizes_hw[0]) for image in images])
         size_hw = padded_size(
             (resized.shape[-2], resized.shape[-1]),
             strides=self._strides,
@@ -188,6 +199,7 @@ class LlmDet:
     def _found(
         self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], prompts: Sequence[GroundingPrompt]
     ) -> list[Detections]:
+        check_images(images)
         found: dict[int, Detections] = {}
         for batch in self._batches(images):
             encoded = self.encode_images([images[place] for place in batch])

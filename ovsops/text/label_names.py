@@ -25,6 +25,16 @@ class LabelNames:
     """As given; nothing is dropped and the order is kept."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.names, str):
+            raise VocabularyError(
+                f"detector vocabulary: {self.names!r} is one string, whose letters would be the names; give a tuple,"
+                f" ({self.names!r},)"
+            )
+        wrong = [name for name in self.names if not isinstance(name, str)]
+        if wrong:
+            raise VocabularyError(
+                f"detector vocabulary: {wrong[0]!r} is of type {type(wrong[0]).__name__}; every name is a text (str)"
+            )
         if not self.names:
             raise VocabularyError("detector vocabulary: it is empty; give one name or more")
         wordless = [name for name in self.names if not detector_phrase(name)]

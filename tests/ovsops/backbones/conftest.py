@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jaxtyping
 import pytest
 
 from ovsops.backbones.checkpoint import Checkpoint, ResolvedCheckpoint, resolve
@@ -31,3 +32,9 @@ def dinov2_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> ResolvedCheck
 @pytest.fixture(scope="session")
 def clip_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> ResolvedCheckpoint:
     return resolve(Checkpoint(source=str(tiny.write_clip(tmp_path_factory.mktemp("clip")))))
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As users run it: annotations are not checked, so that what is wrong reaches our own checks."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
