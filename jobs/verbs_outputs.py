@@ -99,7 +99,7 @@ def overlay(
     limit: Annotated[int, typer.Option(min=1, help="Pictures at most.")] = 20,
     endpoint_url: EndpointUrl = None,
 ) -> int:
-    """Draw the masks of labelled images over them, a PNG each."""
+    """Draw masks, and boxes with name and score where a detector was, over labelled images, a PNG each."""
     from rich.console import Console
 
     from jobs.exporting import draw_overlays

@@ -1,6 +1,6 @@
 """Masks drawn over their pictures: a colour per category, outlines, and a legend. Axes: h w pixels.
 
-A category has the same colour in every picture of every run.
+What a detector found has its box, name and score besides. A category has the same colour in every picture of every run.
 """
 
 import colorsys
@@ -23,6 +23,7 @@ from ovsops.masks.rle import Rle, rle_to_mask
 from pipelines.ledger import Commit, Ledger
 from pipelines.parts import read_part
 from pipelines.readers import ReaderConfig, read_shard
+from pipelines.report.overlay_boxes import NamedBox, draw_boxes
 from pipelines.shards import Shard
 from pipelines.storage import Storage, StorageOptions
 
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 _GOLDEN = 0.618033988749895
 _DARK = (24, 26, 30)
 _LIGHT = (236, 238, 241)
+_MAX_NAME = 30
+"""Characters of a name that are written at a box."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,10 @@ class OverlayConfig:
     """The picture is shown with at most this long side, in pixels."""
     max_legend: int = 12
     """Categories that the legend names, the largest first; the others are counted."""
+    min_named_side: int = 640
+    """A picture with boxes is shown with at least this long side, in pixels, so that names have room."""
+    max_names: int = 40
+    """Boxes that have their name written at them, the surest first; the others have an outline."""
 
 
 def category_colour(category_id: int) -> tuple[int, int, int]:
@@ -61,9 +68,14 @@ def draw_overlay(
     title: str = "",
     config: OverlayConfig | None = None,
 ) -> Image.Image:
-    """The picture with the masks of its regions (rows of `instances`) and a legend below it."""
+    """The picture with the masks of its regions (rows of `instances`) and a legend below it.
+
+    A region that a detector found (`bbox_detector`) has the box of its label (`bbox`), the category's name and how sure
+    it is: `75%` is a calibrated chance, `0.75` a score that nobody calibrated.
+    """
     config = config or OverlayConfig()
-    scale = min(1.0, config.max_side / max(pixels.shape[:2]))
+    boxed = [region for region in regions if region.get("bbox_detector") is not None]
+    scale = _scale(max(pixels.shape[:2]), config, has_boxes=bool(boxed))
     size_wh = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
     canvas = np.asarray(Image.fromarray(pixels).resize(size_wh, Image.Resampling.LANCZOS)).astype(np.float32)
     pixels_of: dict[int, int] = defaultdict(int)
@@ -77,9 +89,67 @@ def draw_overlay(
     for edge, colour in outlines:
         canvas[edge] = 0.25 * canvas[edge] + 0.75 * np.asarray(colour, np.float32)
     picture = Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8))
+    if boxed:
+        picture = draw_boxes(picture, _named_boxes(boxed, names, size_wh, scale, config))
     total = pixels.shape[0] * pixels.shape[1]
     counts = [(i, pixels_of[i] / total) for i in sorted(pixels_of, key=lambda i: (-pixels_of[i], i))]
-    return _with_legend(picture, counts, names, title, config)
+    return _with_legend(picture, counts, names, title, config, note=_note(boxed, config))
+
+
+def _scale(side: int, config: OverlayConfig, *, has_boxes: bool) -> float:
+    scale = min(1.0, config.max_side / side)
+    return max(scale, min(config.min_named_side, config.max_side) / side) if has_boxes else scale
+
+
+def _named_boxes(
+    regions: Sequence[Mapping[str, Any]],
+    names: Mapping[int, str],
+    size_wh: tuple[int, int],
+    scale: float,
+    config: OverlayConfig,
+) -> list[NamedBox]:
+    """The surest first, with names up to `max_names`."""
+    found = []
+    for place, region in enumerate(sorted(regions, key=_sureness, reverse=True)):
+        x, y, width, height = region["bbox"]
+        left, top = (max(0, round(start * scale)) for start in (x, y))
+        right = min(size_wh[0], max(left + 1, round((x + width) * scale)))
+        bottom = min(size_wh[1], max(top + 1, round((y + height) * scale)))
+        category = region["category_id"]
+        name = _printable(names.get(category, str(category)))[:_MAX_NAME]
+        found.append(
+            NamedBox(
+                box_xyxy=(left, top, right, bottom),
+                text=f"{name} {_sureness_text(region)}" if place < config.max_names else "",
+                colour=category_colour(category),
+            )
+        )
+    return found
+
+
+def _sureness(region: Mapping[str, Any]) -> float:
+    calibrated = region.get("score_calibrated")
+    return float(region["score"] if calibrated is None else calibrated)
+
+
+def _sureness_text(region: Mapping[str, Any]) -> str:
+    sureness = _sureness(region)
+    if region.get("score_calibrated") is None:
+        return f"{sureness:.2f}"
+    if 0.005 <= sureness < 0.995:
+        return f"{sureness:.0%}"
+    return "<1%" if sureness < 0.5 else ">99%"
+
+
+def _note(boxed: Sequence[Mapping[str, Any]], config: OverlayConfig) -> str:
+    """What the numbers at the boxes are; empty without boxes."""
+    if not boxed:
+        return ""
+    kinds = {region.get("score_calibrated") is not None for region in boxed}
+    words = {True: "% at boxes: calibrated chance", False: "number at boxes: score, not calibrated"}
+    left_out = len(boxed) - config.max_names
+    more = f"; the {config.max_names} surest of {len(boxed)} boxes are named" if left_out > 0 else ""
+    return "; ".join(words[kind] for kind in sorted(kinds)) + more
 
 
 def _shown_mask(segmentation: Mapping[str, Any], size_wh: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
@@ -103,6 +173,8 @@ def _with_legend(
     names: Mapping[int, str],
     title: str,
     config: OverlayConfig,
+    *,
+    note: str = "",
 ) -> Image.Image:
     font = ImageFont.load_default(size=15)
     shown = [
@@ -118,6 +190,8 @@ def _with_legend(
         shown.append((_DARK, f"+{len(counts) - config.max_legend} more"))
     if not shown:
         shown.append((_DARK, "no regions"))
+    if note:
+        shown.append((_DARK, note))
     width, row = max(picture.width, 320), 26
     lines = wrap_legend(shown, width, font)
     top = row if title else 0
