@@ -26,6 +26,7 @@ from ovsops.annotators.build import (
 from ovsops.annotators.calibrated import class_groups
 from ovsops.annotators.config import AnnotatorConfig
 from ovsops.annotators.fingerprint import score_fingerprint
+from ovsops.annotators.fit_support import FitSupport, fit_support
 from ovsops.annotators.fitting import (
     FitConfig,
     FittedExpert,
@@ -69,6 +70,8 @@ class Fit:
     error_before: float
     """Expected calibration error of the joined scores, on images that the calibrator was not fitted on."""
     error_after: float
+    support: FitSupport
+    """How many images and true boxes that was learnt from."""
 
     def as_plain(self) -> dict[str, Any]:
         """For a file: every setting that was tried, and the guard's word."""
@@ -82,6 +85,8 @@ class Fit:
             "guard": None if verdict is None else asdict(verdict),
             "presence_il_mcc": None if self.expert.presence is None else asdict(self.expert.presence),
             "calibration_error": {"before": self.error_before, "after": self.error_after},
+            "true_boxes": dict(self.support.boxes_of_group),
+            "warnings": list(self.support.warnings()),
         }
 
 
@@ -162,6 +167,7 @@ def _fitted(
         num_skipped=skipped,
         error_before=float(calibration_error(before)),
         error_after=float(calibration_error(after)),
+        support=fit_support(observed, vocabulary, calibrator),
     )
     _write(found, out)
     (out / PLOT).write_bytes(reliability_diagram({"as joined": before, "calibrated": after}))
@@ -282,7 +288,7 @@ def true_boxes(truth: TruthSource, image: LabelledImage, vocabulary: Vocabulary)
 
 
 def print_fit(found: Fit, out: Path, console: Console) -> None:
-    """What was chosen and why, in a few lines."""
+    """What was chosen and why, in a few lines, and what is unsure."""
     tuned, verdict = found.expert.tuned, found.expert.verdict
     lines = [f"{found.num_images} images, {sum(found.num_skipped.values())} left out"]
     if tuned.config is None:
@@ -300,5 +306,6 @@ def print_fit(found: Fit, out: Path, console: Console) -> None:
             f"is a class in an image (IL_MCC): gate {presence.gate:.3f}, detector from 0.5 on {presence.detector:.3f}"
         )
     lines.append(f"calibration error of scores {found.error_before:.3f}, calibrated {found.error_after:.3f}")
+    lines += [f"warning: {warning}" for warning in found.support.warnings()]
     lines.append(f"in a label recipe: expert: {{use: {out / EXPERT}}} and calibrator: {out / CALIBRATOR}")
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

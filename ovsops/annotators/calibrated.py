@@ -28,6 +28,10 @@ class BoxCalibrator:
 
 def class_groups(vocabulary: Vocabulary) -> Int64[np.ndarray, " C"]:
     """Group of each class: by the vocabulary's `group` (classes without one by their kind), in order of name."""
-    keys = [spec.group or spec.kind for spec in vocabulary.classes]
-    place = {key: number for number, key in enumerate(sorted(set(keys)))}
-    return np.array([place[key] for key in keys], np.int64)
+    place = {name: number for number, name in enumerate(group_names(vocabulary))}
+    return np.array([place[spec.group or spec.kind] for spec in vocabulary.classes], np.int64)
+
+
+def group_names(vocabulary: Vocabulary) -> tuple[str, ...]:
+    """Name of each group of `class_groups`."""
+    return tuple(sorted({spec.group or spec.kind for spec in vocabulary.classes}))

@@ -156,7 +156,7 @@ def fit_calibrator(
     if not _suffice(is_right, config):
         raise ConfigError(
             f"{len(scores)} samples, {int(is_right.sum())} right: a calibrator needs {config.min_samples}"
-            " with both right and wrong ones; audit more boxes"
+            " with both right and wrong ones; take more images of known boxes, or audit more"
         )
     if weights is not None and config.kind != "isotonic":
         raise ConfigError(f"calibration.kind is {config.kind}: samples with weights need isotonic")

@@ -1,6 +1,7 @@
 """Whose boxes a fit learns from: drawn scenes by any names, a COCO file; files that do not fit are refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,13 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
-from jobs.fitting import fit_truth, true_boxes
+from jobs.fitting import Fit, fit_truth, print_fit, true_boxes
 from jobs.label_recipe import is_setting
 from jobs.truth_recipe import CocoInstancesTruthConfig, WorldTruthConfig
+from ovsops.annotators.config import ExpertConfig
+from ovsops.annotators.fit_support import FitSupport
+from ovsops.annotators.fitting import FittedExpert
+from ovsops.backbones.checkpoint import Checkpoint
 from ovsops.errors import ConfigError, RowError
 from ovsops.miniature.samples import scene_truth
 from ovsops.miniature.scene import draw_scene
+from ovsops.regions.calibration import ScoreCalibrator, ScoreMap
+from ovsops.regions.tuning import Tuned
 from ovsops.text.vocabulary import Vocabulary
 from ovsops.training.box_quality import box_scenes, colour_noun_vocabulary
 from ovsops.training.shipping import world_vocabulary
@@ -120,3 +128,45 @@ def test_drawn_scenes_have_the_boxes_that_they_are_measured_by(vocabulary: Vocab
 def test_what_a_fit_learns_from_decides_no_label() -> None:
     assert is_setting("truth.annotations")
     assert is_setting("truth.kind")
+
+
+def fitted(support: FitSupport) -> Fit:
+    line = ScoreMap(scores=(0.0, 1.0), chances=(0.0, 1.0), num_samples=60)
+    expert = FittedExpert(
+        config=ExpertConfig(fgclip2=Checkpoint(source="nowhere")),
+        tuned=Tuned(config=None, precision=0.5, detector_precision=0.5, tried=()),
+        verdict=None,
+    )
+    calibrator = ScoreCalibrator(
+        fingerprint="these models", kind="isotonic", source="truth", pooled=line, by_group={}
+    )
+    return Fit(
+        expert=expert,
+        calibrator=calibrator,
+        num_images=support.num_images,
+        num_skipped={},
+        error_before=0.2,
+        error_after=0.1,
+        support=support,
+    )
+
+
+def test_a_fit_on_little_says_so_in_its_file_and_at_its_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    little = FitSupport(num_images=12, boxes_of_group={"animal": 30}, without_map=frozenset())
+    found = fitted(little)
+    plain = json.loads(json.dumps(found.as_plain()))
+    assert plain["true_boxes"] == {"animal": 30}
+    assert plain["warnings"] == list(little.warnings())
+    assert len(plain["warnings"]) == 2
+    print_fit(found, tmp_path, Console())
+    said = capsys.readouterr().out
+    for warning in plain["warnings"]:
+        assert f"warning: {warning}\n" in said
+    enough = replace(
+        found, support=FitSupport(num_images=400, boxes_of_group={"animal": 900}, without_map=frozenset())
+    )
+    assert enough.as_plain()["warnings"] == []
+    print_fit(enough, tmp_path, Console())
+    assert "warning" not in capsys.readouterr().out
