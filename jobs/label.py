@@ -26,6 +26,7 @@ from jobs.metrics import with_metrics
 from jobs.named_settings import merge
 from jobs.recipe import LoadedRecipe, recipe_from_plain, to_plain
 from jobs.recipe_text import recipe_hash, split_recipe
+from jobs.work_left import engine_for
 from ovsops.annotators.annotator import Annotator
 from ovsops.annotators.build import AnnotatorText, compute_annotator_text, load_annotator, one_thread_on_a_cpu
 from ovsops.annotators.captioner import captioner_classes
@@ -397,6 +398,7 @@ def run_recipe(
         record_failed_start(recipe.output, recipe.storage, recipe.limits, error)
         raise
     logger.info("recipe %s, output %s", json.dumps(job.manifest["recipe_hash"][:12]), job.output)
+    engine = engine_for(job, engine, retry=retry, codes=retry_codes)
     record = partial(record_failed_start, recipe.output, recipe.storage, recipe.limits)
     with running_engine(engine, recipe.ray, recipe.storage, record=record) as opened:
         work, on_ray = "retry" if retry else "label", isinstance(opened, RayEngine)

@@ -24,6 +24,7 @@ from jobs.named_settings import merge
 from jobs.negatives_recipe import NegativesRecipe
 from jobs.recipe import LoadedUnits, recipe_from_plain, to_plain
 from jobs.recipe_text import recipe_hash, split_recipe
+from jobs.work_left import engine_for_units
 from ovsops.backbones.checkpoint import Checkpoint, pin_checkpoints, resolve
 from ovsops.errors import ConfigError, OutputError, OvsopsError
 from ovsops.negatives.lexicon import LANGUAGES
@@ -311,6 +312,7 @@ def run_unit_recipe(
         record_failed_units(_absolute(recipe.output), recipe.storage, error)
         raise
     logger.info("recipe %s, output %s", job.manifest["recipe_hash"][:12], job.output)
+    engine = engine_for_units(job, engine)
     record = partial(record_failed_units, job.output, job.storage)
     with running_engine(engine, recipe.ray, recipe.storage, record=record) as opened:
         on_ray = isinstance(opened, RayEngine)

@@ -55,6 +55,14 @@ class SelectStage(Stage):
             yield batch.filter(pa.array(kept))
 
 
+def codes_to_retry(commit: Commit, codes: frozenset[str] | None) -> tuple[list[str], list[str]]:
+    """Codes of a shard's failed rows, and of notes in its labelled ones, that a retry of `codes` takes; None are all
+    that failed."""
+    failed = [c for c in commit.codes if not c.startswith(SKIP_PREFIX) and (codes is None or c in codes)]
+    noted = [note for note in commit.notes if codes is not None and note in codes]
+    return failed, noted
+
+
 @dataclass(kw_only=True)
 class _Attempt:
     """One shard whose failed rows are tried again."""
@@ -171,10 +179,7 @@ class _Retry:
         by_id = {shard.id: shard for shard in self.job.shards}
         by_slug = {shard.slug: shard for shard in self.job.shards}  # touched since, perhaps with equal bytes
         for commit in self.ledger.read_all():
-            failed = [
-                c for c in commit.codes if not c.startswith(SKIP_PREFIX) and (codes is None or c in codes)
-            ]
-            noted = [note for note in commit.notes if codes is not None and note in codes]
+            failed, noted = codes_to_retry(commit, codes)
             if not failed and not noted:
                 continue
             shard = by_id.get(commit.shard) or by_slug.get(commit.shard.rpartition("-")[0])

@@ -317,6 +317,28 @@ def test_retry_needs_nothing_but_the_output(
     assert summary(tmp_path)["this_run"]["retried_images"] == 0
 
 
+def test_with_nothing_to_do_no_engine_is_started(
+    write_recipe: Write, ovsops: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr("jobs.engines.RayEngine", never)
+    recipe = write_recipe(broken_every=3)
+    assert "Ray was started" in ovsops("run", recipe)[2], "without labels there is work for it"
+    assert ovsops("run", recipe, *INLINE)[0] == 0
+    code, _, err = ovsops("run", recipe)
+    assert (code, "every shard is labelled" in err) == (0, True), err
+    code, _, err = ovsops("retry", tmp_path / "out", "--code", "E_MODEL")
+    assert (code, "nothing to try again: no image failed with E_MODEL" in err) == (0, True), err
+    assert "Ray was started" in ovsops("retry", tmp_path / "out")[2], "two images failed"
+    assert ovsops("run", recipe, "--set", "segmenter.threshold=0.4")[0] == 5, "recipes are compared as ever"
+    gone = next((tmp_path / "out" / "images").glob("*.parquet"))
+    gone.unlink()
+    code, _, err = ovsops("run", recipe)
+    assert (code, "tables of 1 committed" in err) == (5, True), err
+
+
 def test_export_and_overlays(write_recipe: Write, ovsops: Call, tmp_path: Path) -> None:
     ovsops("run", write_recipe(), *INLINE)
     code, out, err = ovsops("export", tmp_path / "out", "--to", "coco", "--out", tmp_path / "coco")

@@ -51,7 +51,7 @@ def dataset_recipe(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def test_from_labels_to_a_set(folder: Path, ovsops: Call) -> None:
+def test_from_labels_to_a_set(folder: Path, ovsops: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, _ = ovsops("plan", negatives_recipe(folder))
     assert code == 0
     assert "2 to do" in out
@@ -75,6 +75,9 @@ def test_from_labels_to_a_set(folder: Path, ovsops: Call) -> None:
         assert said["rows"]["kept"] == kept
         assert ovsops("status", str(folder / name))[0] == 0
         assert ovsops("retry", str(folder / name), *INLINE)[0] == 0
+        monkeypatch.setattr("jobs.engines.RayEngine", None)
+        code, _, err = ovsops("retry", str(folder / name))
+        assert (code, "every shard is done" in err) == (0, True), err
 
 
 def test_manifest_and_summary_say_what_negatives_were_made_with(folder: Path, ovsops: Call) -> None:
