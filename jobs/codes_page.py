@@ -17,9 +17,11 @@ from pipelines.training_sets.drops import REASONS as DROPS
 EXITS: Mapping[ExitCode, str] = {
     ExitCode.DONE: "Done.",
     ExitCode.INTERNAL: "A fault of ovsops. `status`: rows are missing or doubled.",
-    ExitCode.USAGE: "The command line or the recipe is wrong.",
+    ExitCode.USAGE: "The command line or the recipe is wrong: an unknown field, a path that holds no input or no run,"
+    " or that cannot become an output.",
     ExitCode.OVER_LIMITS: "Finished, but over the limits of the recipe or of a `diff`; a set breaks its contract.",
-    ExitCode.PREFLIGHT: "Something that the run needs is not there: device, weights, licence, storage.",
+    ExitCode.PREFLIGHT: "Something that the run needs is not there: device, weights, licence, endpoint, storage,"
+    " room.",
     ExitCode.OUTPUT: "The output is locked by another run, or was made with another recipe.",
     ExitCode.AUDIT: "An audit did not show the run to be good enough.",
     ExitCode.INTERRUPTED: "Interrupted: the same command goes on where it stopped.",

@@ -11,6 +11,7 @@ from rich.table import Table
 from jobs.evaluate_recipe import EvaluateRecipe, is_evaluate_setting
 from jobs.label import installed_versions, recipe_of_output
 from jobs.logs import escape_controls
+from jobs.places import check_place
 from jobs.recipe import LoadedEvaluate, to_plain
 from jobs.recipe_text import recipe_hash, split_recipe
 from jobs.truth import find_object_truth
@@ -121,6 +122,7 @@ def _absolute(url: str) -> str:
 
 def run_evaluation(loaded: LoadedEvaluate, *, command: str | None = None) -> dict[str, Any]:
     """Evaluate what a recipe says; the summary."""
+    check_place(loaded.recipe.output)
     job = prepare(loaded, command=command)
     logger.info("recipe %s, output %s", str(job.manifest["recipe_hash"])[:12], job.output)
     return run_evaluate(job)

@@ -7,6 +7,7 @@ from enum import IntEnum
 from ovsops.errors import (
     CheckpointError,
     ConfigError,
+    NoRunError,
     OutputError,
     OvsopsError,
     RowError,
@@ -23,7 +24,7 @@ class ExitCode(IntEnum):
     INTERNAL = 1
     """A fault of ovsops: please report it."""
     USAGE = 2
-    """The command line or the recipe."""
+    """The command line or the recipe: also a path in them that holds no run, or that cannot become an output."""
     OVER_LIMITS = 3
     """Finished, but over limits: more failed than the recipe allows, or two runs differ by more than a diff does."""
     PREFLIGHT = 4
@@ -47,6 +48,7 @@ _BY_ERROR: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (PreflightError, ExitCode.PREFLIGHT),
     (CheckpointError, ExitCode.PREFLIGHT),
     (StorageError, ExitCode.PREFLIGHT),
+    (NoRunError, ExitCode.USAGE),
     (OutputError, ExitCode.OUTPUT),
     (RowError, ExitCode.INTERNAL),
 )

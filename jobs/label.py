@@ -24,6 +24,7 @@ from jobs.exits import PreflightError
 from jobs.label_recipe import CalibratorFile, InputConfig, LabelRecipe, ModelConfig
 from jobs.metrics import with_metrics
 from jobs.named_settings import merge
+from jobs.places import check_place
 from jobs.recipe import LoadedRecipe, recipe_from_plain, to_plain
 from jobs.recipe_text import recipe_hash, split_recipe
 from jobs.work_left import engine_for
@@ -387,6 +388,7 @@ def run_recipe(
 ) -> dict[str, Any]:
     """Prepare and run (or retry failed rows of) a recipe's job; the summary."""
     recipe = loaded.recipe
+    check_place(recipe.output)
     try:
         shortage = cpu_shortage(recipe.ray, recipe.placements)
         if engine == "ray" and shortage:

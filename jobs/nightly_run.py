@@ -17,6 +17,7 @@ from jobs.label import ResolvedLabel, resolve
 from jobs.nightly_alert import finished_alert, unfinished_alert
 from jobs.nightly_recipe import NightlyRecipe
 from jobs.nightly_steps import NOTHING, Tonight, check_steps, label_recipe, steps_of
+from jobs.places import check_place
 from jobs.recipe import LoadedNightly
 from ovsops.errors import ConfigError, OutputError
 from pipelines.lock import OutputLock
@@ -289,6 +290,7 @@ def output_of(recipe: NightlyRecipe) -> Storage:
 def preflight(loaded: LoadedNightly) -> ResolvedLabel:
     """Load every step and find what the labels need, before anything is written."""
     check_steps(loaded)
+    check_place(loaded.recipe.output)
     resolved = resolve(label_recipe(loaded, f"{output_of(loaded.recipe).url}/label"))
     if loaded.recipe.canary is not None:
         expand_inputs(loaded.recipe.canary.shards, resolved.recipe.storage)

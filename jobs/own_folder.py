@@ -4,14 +4,17 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from jobs.places import check_place
 from ovsops.errors import OutputError, StorageError
 
 
 def claim_folder(out: Path, own: Sequence[str], *, marker: str, command: str) -> None:
     """Make the folder and put `marker` into it; remove `own`, what an earlier `command` wrote there.
 
-    Raises `OutputError` where one of `own` is there without the marker, `StorageError` where nothing can be written.
+    Raises `OutputError` where one of `own` is there without the marker, what `check_place` raises
+    where no folder can be made, `StorageError` where nothing can be written.
     """
+    check_place(str(out))
     taken = [name for name in own if (out / name).exists()]
     if taken and not (out / marker).exists():
         raise OutputError(

@@ -18,6 +18,7 @@ from jobs.engines import EngineName
 from jobs.exits import PreflightError, stop_on_sigterm
 from jobs.label import installed_versions
 from jobs.logs import escape_controls, facts, format_ray_records, is_json
+from jobs.places import check_place
 from jobs.progress import LINE_EVERY_S, duration
 from jobs.recipe import LoadedTrain, to_plain
 from jobs.recipe_text import recipe_hash, split_recipe
@@ -156,6 +157,7 @@ def run_training(
 ) -> dict[str, Any]:
     """Train what a recipe says; the summary. `engine` takes the place of the recipe's."""
     recipe = loaded.recipe if engine is None else replace(loaded.recipe, engine=engine)
+    check_place(recipe.output)
     try:
         resolved = resolve(recipe)
         check_devices(resolved)

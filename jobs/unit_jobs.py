@@ -22,6 +22,7 @@ from jobs.metrics import with_metrics
 from jobs.mine_recipe import MineRecipe
 from jobs.named_settings import merge
 from jobs.negatives_recipe import NegativesRecipe
+from jobs.places import check_place
 from jobs.recipe import LoadedUnits, recipe_from_plain, to_plain
 from jobs.recipe_text import recipe_hash, split_recipe
 from jobs.work_left import engine_for_units
@@ -301,6 +302,7 @@ def run_unit_recipe(
     With `codes` only shards that failed with one of them in the last start; what is committed is never made again.
     """
     recipe = loaded.recipe
+    check_place(recipe.output)
     only = failed_shards(recipe, codes) if codes else None
     try:
         if engine == "ray" and (problem := worker_shortage(recipe)):

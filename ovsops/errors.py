@@ -9,6 +9,7 @@
     │   └── WorkerError     a process of many ended without a reason that we know                  exit 1
     ├── StorageError        a path or bucket that cannot be read or written
     ├── OutputError         the output is locked or was made with another recipe                   exit 5
+    │   └── NoRunError      a path where no run of ovsops is                                       exit 2
     └── RowError            what is wrong with one row; `code` goes into the row
         └── ImageDecodeError
 
@@ -50,6 +51,10 @@ class StorageError(OvsopsError):
 
 class OutputError(OvsopsError):
     """The output is locked, or was made with another recipe."""
+
+
+class NoRunError(OutputError):
+    """A path that should hold a run and does not."""
 
 
 class RowError(OvsopsError):

@@ -4,18 +4,18 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ovsops.errors import OutputError
+from ovsops.errors import NoRunError, OutputError
 from pipelines.storage import Storage
 
 MANIFEST = "run.json"
 
 
 def read_manifest(storage: Storage) -> dict[str, Any]:
-    """The manifest of an output, or OutputError if the folder holds no run."""
+    """The manifest of an output, or NoRunError if the folder holds no run."""
     try:
         return json.loads(storage.read(MANIFEST))
     except FileNotFoundError:
-        raise OutputError(
+        raise NoRunError(
             f"{storage.url} holds no {MANIFEST}: no run of ovsops wrote there; check the path"
         ) from None
 

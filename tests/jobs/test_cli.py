@@ -1,5 +1,6 @@
 """Every verb and every exit code, on real checkpoints of the real architectures (tiny, untrained)."""
 
+import errno
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import pytest
 import yaml
 
 from jobs import cli
+from jobs.places import check_place
 from ovsops.errors import CheckpointError, ConfigError, OutputError, StorageError
 from pipelines.lock import OutputLock
 from pipelines.schemas import SCHEMA_VERSION
@@ -146,10 +148,43 @@ def test_a_start_that_fails_leaves_a_summary_that_says_why(
     assert summary(tmp_path)["state"] == "done"
 
 
-def test_an_output_that_cannot_be_written_is_4(write_recipe: Write, ovsops: Call, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("output", "says"),
+    [
+        ("{}/file", "is a file"),
+        ("{}/file/out", "is a file"),
+        ("{}/file/deeper/out", "is a file"),
+        ("/proc/nowhere/out", "no folder can be made in /proc"),
+    ],
+)
+def test_an_output_that_cannot_be_made_is_2(
+    write_recipe: Write, ovsops: Call, tmp_path: Path, output: str, says: str
+) -> None:
     (tmp_path / "file").write_text("")
-    code, _, err = ovsops("run", write_recipe(output=str(tmp_path / "file" / "out")), *INLINE)
-    assert code == 4, err
+    recipe = write_recipe(output=output.format(tmp_path))
+    before = sorted(tmp_path.rglob("*"))
+    for verb in (("run", *INLINE), ("run",), ("plan",))[: 2 if "no folder" in says else 3]:
+        code, out, err = ovsops(verb[0], recipe, *verb[1:])
+        assert (code, says in (out + err).replace("\n", " ")) == (2, True), err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_that_may_not_be_written_is_2(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise OSError(refused, os.strerror(refused))
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    for refused, kind in (
+        (errno.EROFS, ConfigError),
+        (errno.EACCES, ConfigError),
+        (errno.ENOSPC, StorageError),
+    ):
+        with pytest.raises(kind, match=os.strerror(refused)):
+            check_place(str(tmp_path / "not" / "yet"))
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(ConfigError, match="not writable for you"):
+        check_place(str(tmp_path / "out"))
+    check_place("s3://bucket/out")
 
 
 @pytest.mark.parametrize("words", [["nonsense"], ["run"], ["export", "x", "--to", "yolo", "--out", "y"]])
@@ -275,9 +310,9 @@ def test_status_is_not_0_when_rows_are_lost(write_recipe: Write, ovsops: Call, t
     assert ovsops("status", tmp_path / "out")[0] == 1
 
 
-def test_status_of_a_folder_without_a_run_is_5(ovsops: Call, tmp_path: Path) -> None:
+def test_status_of_a_folder_without_a_run_is_2(ovsops: Call, tmp_path: Path) -> None:
     code, _, err = ovsops("status", tmp_path)
-    assert code == 5
+    assert code == 2
     assert "holds no run.json" in err
 
 

@@ -57,7 +57,7 @@ def test_bad_settings(
 
 def test_what_is_no_run(ovsops: Command, runs: tuple[Path, Path], tmp_path: Path) -> None:
     code, _, err = ovsops("diff", runs[0], tmp_path / "nothing")
-    assert code == ExitCode.OUTPUT
+    assert code == ExitCode.USAGE
     assert "holds no run.json" in err
 
 

@@ -88,7 +88,7 @@ def test_negatives_sets_and_a_night(tmp_path: Path, checkpoints: Path, ovsops: C
         (["frobnicate"], 2),
         (["run"], 2),
         (["run", "no.yaml"], 2),
-        (["status", "nowhere"], 5),
+        (["status", "nowhere"], 2),
         (["run", "r.yaml", "--set", "a\nb"], 2),
         (["run", "r.yaml", "--metrics-file", "/nowhere/m.prom"], 2),
     ],
