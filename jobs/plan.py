@@ -14,10 +14,12 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from jobs.asking import ask_facts, check_key
+from jobs.asking import ask_facts
 from jobs.exits import ExitCode, PreflightError
 from jobs.label import ResolvedLabel, check_devices, check_output, resolve
 from jobs.label_recipe import LabelRecipe
+from jobs.places import output_problem
+from jobs.plan_needs import asking_problems, missing_checkpoints
 from jobs.recipe import LoadedRecipe
 from ovsops.annotators.checkpoints import planes_of_scores, weight_files
 from ovsops.errors import CheckpointError, OutputError, StorageError
@@ -29,7 +31,7 @@ from pipelines.redact import redact
 from pipelines.rows import Closing
 from pipelines.runner import cpu_shortage
 from pipelines.shards import Shard
-from pipelines.storage import StorageOptions, local_path, open_storage, scheme_of
+from pipelines.storage import StorageOptions, open_storage
 
 SAMPLE_SHARDS = 2
 """Archives that are read to estimate how many images all of them hold."""
@@ -104,28 +106,32 @@ def look_at(loaded: LoadedRecipe) -> Look:
     try:
         resolved = resolve(loaded)
     except (CheckpointError, PreflightError, StorageError) as error:
-        plan = Plan(facts=(), problems=(str(error),), exit_code=ExitCode.PREFLIGHT)
-        return Look(plan=plan, resolved=None)
-    problems: list[str] = []
-    exit_code = ExitCode.DONE
+        problems = missing_checkpoints(loaded.recipe)
+        if not any(str(error) in problem for problem in problems):
+            problems.insert(0, str(error))
+        problems += asking_problems(loaded.recipe)
+        return Look(
+            plan=Plan(facts=(), problems=tuple(problems), exit_code=ExitCode.PREFLIGHT), resolved=None
+        )
     recipe = resolved.recipe
-    for check in (check_devices, check_key):
-        try:
-            check(recipe)
-        except PreflightError as error:
-            problems.append(str(error))
-            exit_code = ExitCode.PREFLIGHT
+    problems = asking_problems(recipe)
+    try:
+        check_devices(recipe)
+    except PreflightError as error:
+        problems.insert(0, str(error))
+    exit_code = ExitCode.PREFLIGHT if problems else ExitCode.DONE
     if problem := cpu_shortage(recipe.ray, recipe.placements):
         problems.append(problem)
         exit_code = ExitCode.PREFLIGHT
     if problem := output_problem(recipe.output):
         problems.append(problem)
-        exit_code = ExitCode.PREFLIGHT
-    try:
-        check_output(resolved)
-    except OutputError as error:
-        problems.append(str(error))
-        exit_code = ExitCode.OUTPUT
+        exit_code = ExitCode.USAGE
+    else:
+        try:
+            check_output(resolved)
+        except OutputError as error:
+            problems.append(str(error))
+            exit_code = ExitCode.OUTPUT
     ledger = Ledger(open_storage(recipe.output, recipe.storage))
     pending = ledger.pending(resolved.shards, recipe.storage).shards
     to_label = count_images(pending, recipe)
@@ -142,23 +148,6 @@ def look_at(loaded: LoadedRecipe) -> Look:
     )
     plan = Plan(facts=tuple(facts), problems=tuple(problems), exit_code=exit_code)
     return Look(plan=plan, resolved=resolved, pending=pending, to_label=to_label)
-
-
-def output_problem(output: str) -> str:
-    """Why a local output cannot be written, without writing; a bucket is tried by `doctor`."""
-    import os
-
-    if scheme_of(output) != "file":
-        return ""
-    place = local_path(output)
-    existing = next(folder for folder in (place, *place.parents) if folder.exists())
-    if not existing.is_dir():
-        return f"output {place}: {existing} is a file; choose another folder"
-    if not os.access(existing, os.W_OK):
-        return (
-            f"output {place}: {existing} is not writable for you; choose another folder or change its rights"
-        )
-    return ""
 
 
 def _input_facts(

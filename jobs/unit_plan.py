@@ -7,11 +7,13 @@ from jobs.dataset_recipe import DatasetRecipe
 from jobs.exits import ExitCode
 from jobs.mine_recipe import MineRecipe
 from jobs.negatives_recipe import NegativesRecipe
-from jobs.plan import Plan, output_problem, readable
+from jobs.places import output_problem
+from jobs.plan import Plan, readable
 from jobs.recipe import LoadedUnits
 from jobs.unit_jobs import UnitRecipe, absolute, prepare_units, worker_shortage
 from ovsops.errors import OutputError, StorageError
 from pipelines.dataset import DatasetJob, unread_shards
+from pipelines.endpoint_probe import endpoint_problem
 from pipelines.labelled_shards import LabelRun, open_label_run
 from pipelines.ledger import Ledger
 from pipelines.manifest import MANIFEST, differences, read_manifest
@@ -34,14 +36,17 @@ def make_unit_plan(loaded: LoadedUnits) -> Plan:
     exit_code = ExitCode.DONE
     for problem in (
         worker_shortage(recipe),
-        output_problem(recipe.output),
         *_missing(job),
+        _unanswered(recipe),
         *_space(job, labels),
     ):
         if problem:
             problems.append(problem)
             exit_code = ExitCode.PREFLIGHT
-    if problem := changed_recipe(job):
+    if problem := output_problem(recipe.output):
+        problems.append(problem)
+        exit_code = ExitCode.USAGE
+    elif problem := changed_recipe(job):
         problems.append(problem)
         exit_code = ExitCode.OUTPUT
     facts = (*_input_facts(job, labels), *_own_facts(recipe))
@@ -68,6 +73,13 @@ def _missing(job: UnitJob) -> Iterator[str]:
             f"the images of {len(names)} labelled shards are not where the label run found them (the first:"
             f" {', '.join(names[:3])}): put them back, or name where they are now in `shards`"
         )
+
+
+def _unanswered(recipe: UnitRecipe) -> str:
+    """Why a language model would not answer, or nothing."""
+    if not isinstance(recipe, NegativesRecipe) or recipe.llm is None:
+        return ""
+    return endpoint_problem(recipe.llm.endpoint)
 
 
 def _space(job: UnitJob, labels: LabelRun) -> Iterator[str]:

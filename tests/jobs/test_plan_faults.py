@@ -1,11 +1,14 @@
 """What `ovsops plan` says of input that a run would not read, or not to its end."""
 
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from tests.pipelines.chat_server import chat_server, sends
 
 Write = Callable[..., Path]
 Call = Callable[..., tuple[int, str, str]]
@@ -23,6 +26,52 @@ def test_a_cut_archive_is_a_problem_unless_the_limits_allow_it(
     assert "1 damaged shards, limits.max_damaged_shards is 0" in " ".join((out + err).split())
     assert shard.name in " ".join((out + err).split())
     assert ovsops("plan", recipe, "--set", "limits.max_damaged_shards=1")[0] == 0
+
+
+def test_everything_that_is_missing_is_named_at_once(
+    write_recipe: Write, ovsops: Call, checkpoints: Path
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        endpoint = {"url": f"http://127.0.0.1:{taken.getsockname()[1]}/v1", "model": "tiny"}
+        recipe = write_recipe(
+            detector={"kind": "llmdet", "llmdet": {"source": "no/detector"}},
+            expert={"fgclip2": {"source": "no/expert"}},
+            agreement={
+                "segmenter": {
+                    "kind": "scclip",
+                    "clip": {"source": "no/clip"},
+                }
+            },
+            ask={"endpoint": endpoint},
+        )
+        words = ("--set", "segmenter.dino.source=no/dino", "--set", "segmenter.mapper.source=no/mapper")
+        code, out, err = ovsops("plan", recipe, *words)
+    said = " ".join((out + err).split())
+    assert code == 4, said
+    for field, source in (
+        ("segmenter.dino", "no/dino"),
+        ("segmenter.mapper", "no/mapper"),
+        ("detector.llmdet", "no/detector"),
+        ("expert.fgclip2", "no/expert"),
+        ("agreement.segmenter.clip", "no/clip"),
+    ):
+        assert said.count(f"would fail: {field}: checkpoint {source}") == 1, said
+    assert "segmenter.siglip" not in said, "it is there"
+    assert f"endpoint {endpoint['url']}: cannot be reached" in said
+
+
+def test_a_dead_endpoint_is_a_problem_and_a_plan_asks_nothing_else(write_recipe: Write, ovsops: Call) -> None:
+    with chat_server() as chat:
+        recipe = write_recipe(ask={"endpoint": {"url": chat.url, "model": "tiny"}}, ray={"num_cpus": 3})
+        code, out, err = ovsops("plan", recipe)
+        assert code == 0, out + err
+        chat.models = sends(401)
+        code, out, _ = ovsops("plan", recipe)
+        assert (code, "a key is wanted" in out) == (4, True), out
+    code, out, _ = ovsops("plan", recipe)
+    assert (code, "cannot be reached" in out) == (4, True), out
+    assert not chat.bodies
 
 
 def test_pictures_of_kinds_that_are_not_read_are_counted(

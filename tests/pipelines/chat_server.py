@@ -22,6 +22,10 @@ class ChatServer:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
+    models: Act = field(default_factory=lambda: sends(404))
+    """What is done when the list of models is asked for."""
+    probes: list[dict[str, str]] = field(default_factory=list)
+    """Headers of those who did."""
     most_at_once: int = 0
     at_once: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -55,7 +59,10 @@ class Handler(BaseHTTPRequestHandler):
                 chat.at_once -= 1
 
     def do_GET(self) -> None:
-        raise AssertionError("the client followed a redirect")
+        if self.path != "/v1/models":
+            raise AssertionError("the client followed a redirect")
+        self.chat.probes.append(dict(self.headers))
+        self.chat.models(self)
 
     def log_message(self, *_: Any) -> None:
         """Quiet."""
