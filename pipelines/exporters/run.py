@@ -25,6 +25,7 @@ from pipelines.exporters.format import (
 )
 from pipelines.exporters.formats import open_format
 from pipelines.exporters.options import ExportContext, ExportOptions
+from pipelines.exporters.progress import ExportProgress
 from pipelines.exporters.report import ExportReport
 from pipelines.exporters.sources import Inputs, ShardImages, Sources, is_archive
 from pipelines.exporters.staging import EXPORT, staged
@@ -70,10 +71,13 @@ def export_run(
                 closing(_Export(storage, context, Sources(inputs or Inputs()), commits))
             )
             written = stack.enter_context(closing(open_format(context)))
+            progress = ExportProgress(images=sum(c.labelled for c in commits), shards=len(commits))
             for commit in commits:
                 written.begin_shard(commit.shard)
                 for image in job.images(commit):
                     written.add(image)
+                    progress.image()
+                progress.shard()
             written.finish()
         job.finish()
     logger.info("exported %d images, %d regions to %s", report.images, report.annotations, out)
