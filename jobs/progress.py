@@ -82,15 +82,13 @@ class Tally:
         eta = self.eta_s()
         left = f", about {duration(eta)} left" if eta is not None and self.shards_done < self.shards else ""
         failed = f", {self.failed} failed" if self.failed else ""
+        if not self.images and not self.shards:
+            return f"starting: {duration(time.monotonic() - self.started)}"
         if not self.images and self.rows != "images":
             return f"no {self.rows} yet after {duration(time.monotonic() - self.started)}, {self._shards()}"
         if not self.images:
             waited = f"no image yet after {duration(time.monotonic() - self.started)}"
-            return (
-                f"{waited}: workers start and load the model, {self._shards()}{failed}"
-                if self.shards
-                else waited
-            )
+            return f"{waited}: workers start and load the model, {self._shards()}{failed}"
         rate = self.rate()
         speed = "" if rate is None else f", {rate:.1f} {self.unit}/s"
         return f"{self.images} {self.rows}{speed}, {self._shards()}{failed}{left}"

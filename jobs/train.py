@@ -14,7 +14,7 @@ from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColum
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
-from jobs.engines import EngineName
+from jobs.engines import EngineName, still_starting
 from jobs.exits import PreflightError, stop_on_sigterm
 from jobs.label import installed_versions
 from jobs.logs import escape_controls, facts, format_ray_records, is_json
@@ -181,7 +181,8 @@ class _Engine(RayEngine):
 
     def __enter__(self) -> "_Engine":
         format_ray_records()
-        super().__enter__()
+        with still_starting():
+            super().__enter__()
         stop_on_sigterm()
         return self
 

@@ -1,5 +1,5 @@
-"""Stages to Ray Data operators. This file, `queues`, `ray_metrics`, `sources` and `training.ray_train` are the only
-ones that know Ray; `llm_batch` hands on Ray's own stage for language models.
+"""Stages to Ray Data operators. This file, `queues`, `ray_metrics`, `ray_start`, `sources` and `training.ray_train` are
+the only ones that know Ray; `llm_batch` hands on Ray's own stage for language models.
 
 Ray decides where a block runs and how often; what is done is decided by the ledger (`pipelines.ledger`).
 """
@@ -18,6 +18,7 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from ovsops.errors import ConfigError
 from pipelines.queues import QueueWatch
+from pipelines.ray_start import patient_start
 from pipelines.readers import ReaderConfig, read_shard
 from pipelines.shards import Shard
 from pipelines.sources import shard_dataset
@@ -89,13 +90,15 @@ class RayConfig:
     """Rows travel in blocks of about this many bytes."""
     read_cpus: float = 0.45
     """CPU share of one read task; never 0, which starts dozens of them at once."""
+    start_timeout_s: float = 120.0
+    """Seconds that a private Ray's processes may take to start; Ray itself waits 30 s, so less changes nothing."""
 
     def __post_init__(self) -> None:
         if self.num_cpus is not None and self.num_cpus < 1:
             raise ConfigError(f"ray.num_cpus is {self.num_cpus}; it must be 1 or more, or null for all")
         if self.object_store_mib < 80:
             raise ConfigError(f"ray.object_store_mib is {self.object_store_mib}; Ray needs 80 or more")
-        for name in ("block_mib", "read_cpus"):
+        for name in ("block_mib", "read_cpus", "start_timeout_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"ray.{name} is {getattr(self, name)}; it must be over 0")
 
@@ -147,12 +150,14 @@ class RayEngine:
             if self.config.address == "local":
                 logging.getLogger(_TOKEN_LOGGER).addFilter(_is_no_token_notice)
             try:
-                ray.init(**self._init_args())
+                with patient_start(self.config.start_timeout_s):
+                    ray.init(**self._init_args())
             except BaseException:
                 self._cleanup.close()  # the folder of a Ray that never came up
                 raise
             self._cleanup.callback(ray.shutdown)
-        logging.getLogger("ray.data").setLevel(logging.WARNING)
+        for name in ("ray", "ray.data"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         logging.getLogger(_PROGRESS_LOGGER).setLevel(
             logging.ERROR
         )  # warns that there are no bars, as is meant
@@ -171,7 +176,6 @@ class RayEngine:
         self._cleanup.close()
 
     def _init_args(self) -> dict[str, Any]:
-        logging.getLogger("ray").setLevel(logging.WARNING)
         common: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
         if self.config.address != "local":
             return common | {"address": self.config.address}

@@ -65,7 +65,7 @@ def test_a_narrow_terminal_gets_all_of_it_too() -> None:
 def test_before_the_first_part_there_is_a_line_and_no_table() -> None:
     console = terminal()
     console.print(view_of(Tally(), [], Spinner("dots")))
-    assert "no image yet" in shown(console)
+    assert "starting: " in shown(console)
     assert "stage" not in shown(console)
 
 

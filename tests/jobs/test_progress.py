@@ -57,7 +57,7 @@ def test_rate_and_time_left_come_from_this_run_alone(monkeypatch: pytest.MonkeyP
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     tally = Tally()
-    assert tally.line() == "no image yet after 0 s"
+    assert tally.line() == "starting: 0 s"
     tally.start(shards=10, done=5)
     assert tally.eta_s() is None
     clock[0] += 90

@@ -25,6 +25,7 @@ def test_shares_of_all_steps_and_one_reader_must_be_there() -> None:
         (lambda: Limits(max_damaged_shards=-1), "limits.max_damaged_shards"),
         (lambda: RayConfig(num_cpus=0), "ray.num_cpus is 0"),
         (lambda: RayConfig(object_store_mib=1), "ray.object_store_mib"),
+        (lambda: RayConfig(start_timeout_s=0.0), "ray.start_timeout_s"),
     ],
 )
 def test_numbers_that_mean_nothing_are_refused(make: object, match: str) -> None:
