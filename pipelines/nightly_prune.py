@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 from ovsops.errors import ConfigError
 from pipelines.nightly import NIGHTS, NightRecord
-from pipelines.prune import DAY_S, Pruned, PrunePlan, PrunePolicy, carry_out, plan_of_runs
+from pipelines.prune import KEEP, Pruned, PrunePlan, carry_out, plan_prune
 from pipelines.storage import Storage, StorageOptions, open_storage
 
+DAY_S = 86_400.0
 PRUNED = ("label", "canary")
-KEEP = PrunePolicy.keep_marker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ def plan_nights(
         elif storage.exists(f"{NIGHTS}/{night}/{KEEP}"):
             kept[night] = f"it has a file {KEEP}"
         else:
-            plan = plan_of_runs(_of_night(storage, night, options), PRUNED, now=now)
+            plan = plan_prune(_of_night(storage, night, options), PRUNED)
             if plan.runs or plan.kept_runs:
                 plans[night] = plan
     return NightsPlan(plans=plans, kept=kept)

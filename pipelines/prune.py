@@ -9,7 +9,7 @@ Only what a run of ovsops demonstrably wrote is ever in a plan:
 
 Everything else stays: files that nothing vouches for, files whose bytes are not those recorded, symbolic links, and
 whatever a link leads to. A folder goes only where it is empty. A run is not touched at all while its lock is there,
-where it is not finished, among the newest, too young or marked to be kept, where a file of it is younger than the
+where it is not finished or marked to be kept, where a file of it is younger than the
 run's end (then somebody worked on it since), where no record with the recipe of its manifest is there, or where a
 record names files that are no tables of its shard: that is a training set, and its manifest says what it is made of.
 Right before deletion a file must still have the size and tag of the plan.
@@ -23,7 +23,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ovsops.errors import ConfigError
 from pipelines.lock import LOCK
 from pipelines.manifest import MANIFEST
 from pipelines.storage import ObjectInfo, Storage
@@ -31,32 +30,13 @@ from pipelines.summary import SUMMARY
 
 logger = logging.getLogger(__name__)
 
-DAY_S = 86_400.0
 _SLACK_S = 600.0
 """A file may be this much younger than its run's end: a summary is written after the clock was read."""
 _BLOCK = 2**20
 
 
-@dataclass(frozen=True, kw_only=True)
-class PrunePolicy:
-    """Which runs stay."""
-
-    keep_last: int = 7
-    """The newest finished runs always stay."""
-    min_age_days: float = 14.0
-    """Younger runs stay."""
-    keep_marker: str = "KEEP"
-    """A run with a file of this name stays."""
-
-    def __post_init__(self) -> None:
-        if self.keep_last < 1:
-            raise ConfigError(
-                f"prune.keep_last is {self.keep_last}: give 1 or more, the newest run always stays"
-            )
-        if not 0 <= self.min_age_days < float("inf"):
-            raise ConfigError(f"prune.min_age_days is {self.min_age_days}: give days of 0 or more")
-        if not self.keep_marker or "/" in self.keep_marker:
-            raise ConfigError(f"prune.keep_marker is {self.keep_marker!r}: give the name of a file")
+KEEP = "KEEP"
+"""A run with a file of this name stays."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,45 +99,11 @@ class _Run:
     """As its manifest says."""
 
 
-def plan_prune(storage: Storage, policy: PrunePolicy, *, now: float) -> PrunePlan:
-    """Look at the runs that are folders of `storage` and say what may go. Changes nothing.
+def plan_prune(storage: Storage, names: Sequence[str]) -> PrunePlan:
+    """Look at folders of `storage` that the caller has chosen and say what of them may go. Changes nothing.
 
-    `now` is in Unix seconds. Raises `StorageError` for what cannot be listed or read.
+    A name that is no run is left out. Raises `StorageError` for what cannot be listed or read.
     """
-    kept_runs: dict[str, str] = {}
-    finished: list[_Run] = []
-    for name, files in _runs(storage).items():
-        run = _finished(storage, name, files, policy)
-        if isinstance(run, str):
-            kept_runs[name] = run
-        else:
-            finished.append(run)
-    finished.sort(key=lambda run: (-run.ended, run.name))
-    delete: list[PlannedFile] = []
-    runs: list[str] = []
-    kept_files: dict[str, str] = {}
-    for place, run in enumerate(finished):
-        reason = _stays(run, place, policy, now)
-        if reason:
-            kept_runs[run.name] = reason
-            continue
-        own = _own_files(storage, run)
-        if isinstance(own, str):
-            kept_runs[run.name] = own
-            continue
-        delete += own.delete
-        kept_files |= own.kept
-        runs.append(run.name)
-    return PrunePlan(delete=tuple(delete), runs=tuple(runs), kept_runs=kept_runs, kept_files=kept_files)
-
-
-def plan_of_runs(
-    storage: Storage, names: Sequence[str], *, now: float, keep_marker: str = PrunePolicy.keep_marker
-) -> PrunePlan:
-    """As `plan_prune`, for folders of `storage` that the caller has chosen: no age and no number of runs protects them,
-    all else does. A name that is no run is left out.
-    """
-    policy = PrunePolicy(keep_last=1, min_age_days=0.0, keep_marker=keep_marker)
     delete: list[PlannedFile] = []
     runs: list[str] = []
     kept_runs: dict[str, str] = {}
@@ -166,12 +112,7 @@ def plan_of_runs(
         files = {info.path.removeprefix(f"{name}/"): info for info in storage.list(name)}
         if MANIFEST not in files:
             continue
-        run = _finished(storage, name, files, policy)
-        reason = run if isinstance(run, str) else _stays(run, policy.keep_last, policy, now)
-        if isinstance(run, str) or reason:
-            kept_runs[name] = reason
-            continue
-        own = _own_files(storage, run)
+        own = _may_go(storage, name, files)
         if isinstance(own, str):
             kept_runs[name] = own
             continue
@@ -209,22 +150,21 @@ def _listed(storage: Storage, path: str) -> list[ObjectInfo]:
     return storage.list(folder, recursive=False, name_prefix=name)
 
 
-def _runs(storage: Storage) -> dict[str, dict[str, ObjectInfo]]:
-    """Files by run, for folders right below the root. Linked folders are not entered by a listing."""
-    found: dict[str, dict[str, ObjectInfo]] = {}
-    for info in storage.list():
-        run, slash, path = info.path.partition("/")
-        if slash:
-            found.setdefault(run, {})[path] = info
-    return {name: files for name, files in sorted(found.items()) if MANIFEST in files}
+def _may_go(storage: Storage, name: str, files: Mapping[str, ObjectInfo]) -> "_Own | str":
+    """The files of a run that may go, or why it stays."""
+    run = _finished(storage, name, files)
+    if isinstance(run, str):
+        return run
+    touched = [path for path, info in files.items() if (_modified(info) or 0.0) > run.ended + _SLACK_S]
+    if touched:
+        return f"{touched[0]} is newer than the run's end: somebody worked on it since"
+    return _own_files(storage, run)
 
 
-def _finished(
-    storage: Storage, name: str, files: Mapping[str, ObjectInfo], policy: PrunePolicy
-) -> "_Run | str":
+def _finished(storage: Storage, name: str, files: Mapping[str, ObjectInfo]) -> "_Run | str":
     """A run that ended, or why it is not to be touched."""
-    if policy.keep_marker in files:
-        return f"it has a file {policy.keep_marker}"
+    if KEEP in files:
+        return f"it has a file {KEEP}"
     if LOCK in files:
         return "it is locked: a run may be at work"
     manifest = _plain(storage, name, files.get(MANIFEST))
@@ -248,19 +188,6 @@ def _end_of(summary: Mapping[str, Any]) -> float | None:
         return None
     ended = float(started) + float(seconds)
     return ended if math.isfinite(ended) and ended > 0 else None
-
-
-def _stays(run: _Run, place: int, policy: PrunePolicy, now: float) -> str:
-    """Why a finished run stays; nothing where it may go."""
-    if place < policy.keep_last:
-        return f"it is among the {policy.keep_last} newest"
-    age = (now - run.ended) / DAY_S
-    if age < policy.min_age_days:
-        return f"it is {age:.1f} days old, {policy.min_age_days:g} are wanted"
-    touched = [path for path, info in run.files.items() if (_modified(info) or 0.0) > run.ended + _SLACK_S]
-    if touched:
-        return f"{touched[0]} is newer than the run's end: somebody worked on it since"
-    return ""
 
 
 def _modified(info: ObjectInfo) -> float | None:

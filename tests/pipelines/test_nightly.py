@@ -32,8 +32,7 @@ from pipelines.nightly_checks import (
     sentences_of,
     told_by_canary,
 )
-from pipelines.nightly_prune import KeepConfig, delete_planned, plan_nights
-from pipelines.prune import DAY_S
+from pipelines.nightly_prune import DAY_S, KeepConfig, delete_planned, plan_nights
 from pipelines.shards import expand_inputs
 from pipelines.storage import StorageOptions, open_storage
 from tests.pipelines.made_runs import VOCABULARY, Made, Picture, write_run

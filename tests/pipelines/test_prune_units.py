@@ -1,13 +1,12 @@
 """Pruning, on outputs of the negatives and dataset jobs: what a record proves goes, what may be in use stays."""
 
 import shutil
-import time
 from pathlib import Path
 
 import pytest
 
 from pipelines.dataset import SetConfig
-from pipelines.prune import DAY_S, PrunePlan, carry_out, plan_of_runs
+from pipelines.prune import PrunePlan, carry_out, plan_prune
 from pipelines.storage import open_storage
 from pipelines.training_sets.duplicates import DuplicateConfig
 from tests.pipelines.test_dataset_job import Made, run
@@ -33,7 +32,7 @@ def root(outputs: Path, tmp_path: Path) -> Path:
 
 
 def plan(root: Path) -> PrunePlan:
-    return plan_of_runs(open_storage(str(root)), JOBS, now=time.time() + 100 * DAY_S)
+    return plan_prune(open_storage(str(root)), JOBS)
 
 
 def files(folder: Path) -> dict[str, bytes]:
