@@ -3,7 +3,8 @@
 Margins are fitted on scenes of the validation split, so that at most 5 % of the said values are wrong, and the figures
 are of the test split; 95 % intervals, bootstrap over scenes. Boxes and nouns are the true ones: what is measured is
 what captions add. Beside them controls: no margin at all, with the noun alone as a rival and without; and regions that
-were dealt to others, to which the fitted captions should be as wrong as chance, or silent.
+were dealt to others, to which the fitted captions should be as wrong as chance, or silent. Where nothing is said, no
+share of it is wrong: "none said" in the table, null in the JSON.
 
 Exit 1 where a colour is said that the truth contradicts in more than 5 % of the regions whose colour is said.
 
@@ -30,7 +31,7 @@ from ovsops.metrics.bootstrap import bootstrap
 from ovsops.miniature.attributes import LANGUAGES, NOUN_WORDS, Language
 from ovsops.miniature.scene import Thing, draw_scene
 from ovsops.miniature.splits import Split, seeds_of
-from ovsops.regions.caption_config import CaptionConfig
+from ovsops.regions.caption_config import NEVER, CaptionConfig
 from ovsops.regions.caption_margins import MarginFit, fit_caption_margins
 from ovsops.regions.captions import RegionCaptioner
 from ovsops.regions.said import RegionCaption
@@ -79,13 +80,21 @@ def main(words: Sequence[str] | None = None) -> int:
         f"{len(held_out.things)} regions of {arguments.scenes} test scenes, {len(tuning.things)} for the margins\n"
     )
     print(markdown(rows))
+    if any(row["margin"] == NEVER for row in rows):
+        print(
+            f"\nmargin {NEVER:g}: never said, as on the {len(tuning.things)} validation regions no margin is shown to"
+            f" keep wrong values at {MAX_WRONG:.0%} at most; on few regions none can be (--tune)"
+        )
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        arguments.json.write_text(
+            json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8"
+        )
     wrong = [
         row
         for row in rows
         if row["captions"] == "fitted"
         and row["type"] == "colour"
+        and row["wrong of said"] is not None
         and row["wrong of said"]["value"] > MAX_WRONG
     ]
     for row in wrong:
@@ -171,15 +180,15 @@ def row_of(
     }
 
 
-def share(states: np.ndarray, part: int, whole: int) -> dict[str, float]:
-    """One count over another with its interval; nan where the other is 0."""
+def share(states: np.ndarray, part: int, whole: int) -> dict[str, float] | None:
+    """One count over another with its interval; None where the other is 0."""
 
     def figure(sums: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore", divide="ignore"):
             return (sums[:, part] / sums[:, whole])[:, None].astype(np.float64)
 
     if states[:, whole].sum() == 0:
-        return dict.fromkeys(("value", "low", "high"), float("nan"))
+        return None
     found = bootstrap(states, figure)
     return {"value": float(found.value[0]), "low": float(found.low[0]), "high": float(found.high[0])}
 
@@ -188,13 +197,17 @@ def markdown(rows: Sequence[Row]) -> str:
     """One table."""
     names = list(rows[0])
     lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
-    return "\n".join([*lines, *(f"| {' | '.join(shown(row[name]) for name in names)} |" for row in rows)])
+    return "\n".join(
+        [*lines, *(f"| {' | '.join(shown(name, row[name]) for name in names)} |" for row in rows)]
+    )
 
 
-def shown(cell: Any) -> str:
+def shown(column: str, cell: Any) -> str:
+    if cell is None:
+        return "none said" if column == "wrong of said" else ""
     if isinstance(cell, dict):
         return f"{cell['value']:.3f} ({cell['low']:.3f} to {cell['high']:.3f})"
-    return "" if cell is None else str(cell)
+    return str(cell)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class FitSupport:
             return ""
         return (
             f"only {self.num_images} images, {ADVISED_IMAGES} or more are advised: whether and how scores are"
-            " recalibrated, the presence gate, the calibrated chances and the figures above come from half of them each"
+            " recalibrated, a presence gate, the calibrated chances and the figures above come from half of them each"
             " and may be luck; use more images whose boxes are known (--images says how many at most)"
         )
 

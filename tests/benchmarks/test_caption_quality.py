@@ -13,8 +13,11 @@ from ovsops.backbones.untrained_fgclip2 import write_untrained_fgclip2
 def test_shares_by_hand() -> None:
     states = np.array([[4, 2, 1, 2], [4, 2, 0, 2]])
     assert share(states, 1, 0) == {"value": 0.5, "low": 0.5, "high": 0.5}
-    assert share(states, 2, 1)["value"] == 0.25
-    assert np.isnan(share(states * 0, 2, 1)["value"])
+    of_said = share(states, 2, 1)
+    assert of_said is not None
+    assert of_said["value"] == 0.25
+    assert share(states * 0, 2, 1) is None
+    assert share(states * [1, 0, 0, 1], 1, 0) == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
 def test_who_knows_nothing_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,11 +25,17 @@ def test_who_knows_nothing_says_nothing(tmp_path: Path, capsys: pytest.CaptureFi
     figures = tmp_path / "figures.json"
     words = ["--checkpoint", str(folder), "--tune", "8", "--scenes", "5", "--json", str(figures)]
     assert main(words) == 0
-    rows = json.loads(figures.read_text("utf-8"))
+    rows = json.loads(figures.read_text("utf-8"), parse_constant=pytest.fail)
     assert {row["said"]["value"] for row in rows if row["captions"] == "fitted"} == {0.0}
     guessed = [row for row in rows if row["captions"] == "no margin" and row["type"] == "colour"]
     assert all(row["wrong of said"]["value"] > 0.5 for row in guessed)
-    assert "| fitted | zh | colour |" in capsys.readouterr().out
+    silent = [row for row in rows if row["said"]["value"] == 0]
+    assert {row["wrong of said"] for row in silent} == {None}
+    said = capsys.readouterr().out
+    assert "| fitted | zh | colour |" in said
+    assert said.count("| none said |") == len(silent) > 0
+    assert "nan" not in said
+    assert "margin 3: never said, as on the " in said
 
 
 def test_a_checkpoint_that_is_not_there_is_skipped_in_words(capsys: pytest.CaptureFixture[str]) -> None:
