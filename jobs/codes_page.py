@@ -86,7 +86,9 @@ def _lines() -> Iterator[str]:
     yield from _section("Regions that are left out", "Counted in the `notes` of an image (`R_TOO_SMALL:3`).")
     yield from _table(("code", "says"), ((code, text.en) for code, text in sorted(LEFT_OUT.items())))
     yield from _section(
-        "Notes of images", "In `notes`: the image is labelled, and this was done to it or found in it."
+        "Notes of images",
+        "In `notes`: the image is labelled, and this was done to it or found in it. What follows a colon says more: the"
+        " field (`N_REDACTED:source_url`), or how often. Summary and report count images, each once for a code.",
     )
     yield from _table(("code", "says"), ((code, text.en) for code, text in sorted(NOTES.items())))
     yield from _section("Captions without negatives", "`reason` of a line of `ovsops negate`.")

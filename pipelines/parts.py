@@ -68,8 +68,14 @@ class SealedShard:
     codes: Mapping[str, int]
     """Failed and skipped rows by code."""
     notes: Mapping[str, int]
+    """Images by the code of a note that they have; an image counts once for a code, however often it has it."""
     instances_per_class: Mapping[str, int]
     closing: Closing
+
+
+def _codes_of(notes: Sequence[str]) -> set[str]:
+    """`N_REDACTED:txt` and `N_REDACTED:sidecar` of one image are one `N_REDACTED`."""
+    return {note.partition(":")[0] for note in notes}
 
 
 def seal_shard(
@@ -107,7 +113,7 @@ def seal_records(
         skipped=statuses["skipped"],
         failed=statuses["failed"],
         codes=dict(sorted(Counter(r["error_code"] for r in images if r["error_code"]).items())),
-        notes=dict(sorted(Counter(n.split(":")[0] for r in images for n in r["notes"]).items())),
+        notes=dict(sorted(Counter(code for r in images for code in _codes_of(r["notes"])).items())),
         instances_per_class=dict(sorted(Counter(str(r["category_id"]) for r in instances).items())),
         closing=closing,
     )

@@ -173,7 +173,7 @@ NOTES: dict[str, Text] = {
     "N_LENIENT_DECODER": Text("Only a decoder that hides damage reads it.", "只有会掩盖损坏的解码器能读取。"),
     "N_LICENSE_UNKNOWN": Text("Its licence is not a known one.", "许可证不在已知列表中。"),
     "N_NOT_ASKED": Text("More regions than are asked about.", "区域过多，部分未询问。"),
-    "N_REDACTED": Text("A secret was taken out of its fields.", "其字段中的机密信息已移除。"),
+    "N_REDACTED": Text("Secrets were taken out of one or more of its fields.", "其字段中的机密信息已移除。"),
     "N_TRAILING_DATA": Text("Bytes behind its end were ignored.", "结尾之后的字节已忽略。"),
     "N_TRANSPARENT_COLOR_IGNORED": Text("One colour was transparent; it is kept.", "有一种透明色；已保留。"),
     "N_UNSUPPORTED": Text("No statement of a new caption was borne out.", "新说明中的陈述均未得到证实。"),

@@ -197,6 +197,8 @@ def test_every_output_of_a_run_and_what_is_made_of_it(
     assert files > 40
     table = pq.read_table(run / "images").to_pylist()
     assert {note for row in table for note in row["notes"]} >= {"N_REDACTED:sidecar", "N_REDACTED:source_url"}
+    counted = json.loads((run / "summary.json").read_text())["notes"]["N_REDACTED"]
+    assert counted == len(table), "an image counts once, however many of its fields held a secret"
     assert all(json.loads(row["sidecar"])["fetched"]["with"] == "[redacted]" for row in table)
     assert "ovsops_images_total" in (written / "run.prom").read_text()
 
