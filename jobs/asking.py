@@ -14,6 +14,7 @@ from ovsops.regions.attributes import load_attributes
 from ovsops.regions.vlm_dialogue import caption_request, verify_request
 from ovsops.text.vocabulary import Vocabulary
 from pipelines.ask_config import AskConfig, Asking
+from pipelines.counted import counted
 
 
 def pin_asked(config: AskConfig | None) -> AskConfig | None:
@@ -106,7 +107,7 @@ def ask_facts(recipe: LabelRecipe) -> list[tuple[str, str]]:
     return [
         (
             "endpoint",
-            f"{ask.endpoint.model} at {ask.endpoint.completions_url}, {at_once} questions at a time,"
+            f"{ask.endpoint.model} at {ask.endpoint.completions_url}, {counted(at_once, 'questions')} at a time,"
             f" {f'key from {key}' if key else 'no key'}, {cost}",
         ),
         (

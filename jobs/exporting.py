@@ -10,6 +10,7 @@ from jobs.exits import ExitCode
 from jobs.label import recipe_of_output
 from ovsops.errors import ConfigError
 from ovsops.text.vocabulary import Vocabulary
+from pipelines.counted import counted
 from pipelines.exporters.options import ExportOptions
 from pipelines.exporters.run import export_run
 from pipelines.exporters.sources import Inputs
@@ -51,7 +52,8 @@ def export_files(
             )
         inputs = Inputs(reader=recipe.input.reader, options=recipe.storage, moved=moved)
     report = export_run(storage, out, options, inputs)
-    line = f"{report.images} images and {report.annotations} annotations as {options.format} in {out}"
+    images, regions = counted(report.images, "images"), counted(report.annotations, "annotations")
+    line = f"{images} and {regions} as {options.format} in {out}"
     code = ExitCode.OVER_LIMITS if report.is_incomplete else ExitCode.DONE
     return Exported(line=line, losses=report.sentences(), code=code)
 

@@ -11,6 +11,7 @@ from jobs.exits import ExitCode
 from jobs.logs import escape_controls
 from jobs.nightly_recipe import WatchConfig
 from jobs.progress import duration
+from pipelines.counted import counted
 from pipelines.nightly import NightPlan
 from pipelines.nightly_checks import MOST_NAMES, sentences_of
 from pipelines.redact import redact
@@ -165,14 +166,15 @@ def alert_lines(alert: Mapping[str, Any]) -> Iterator[str]:
     shards, images = alert["shards"], alert["images"]
     yield f"night {alert['night']}: {alert['state']}"
     yield (
-        f"{shards['new']} new shards ({shards['replaced']} under a known name, {shards['copies']} copies left out),"
+        f"{counted(shards['new'], 'new shards')} ({shards['replaced']} under a known name,"
+        f" {shards['copies']} copies left out),"
         f" {shards['known']} done before; {shards['labelled']} labelled, {shards['failed']} failed"
     )
     if images:
         codes = ", ".join(f"{count} {code}" for code, count in alert["failures_by_code"].items())
         yield (
-            f"{images['read']} images: {images['labelled']} labelled, {images['skipped']} skipped,"
-            f" {images['failed']} failed{f' ({codes})' if codes else ''}; {images['instances']} regions"
+            f"{counted(images['read'], 'images')}: {images['labelled']} labelled, {images['skipped']} skipped,"
+            f" {images['failed']} failed{f' ({codes})' if codes else ''}; {counted(images['instances'], 'regions')}"
         )
     if alert["retried"]["tried"]:
         mended, tried = (alert["retried"][name] for name in ("mended", "tried"))

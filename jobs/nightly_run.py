@@ -20,6 +20,7 @@ from jobs.nightly_steps import NOTHING, Tonight, check_steps, label_recipe, step
 from jobs.places import check_place
 from jobs.recipe import LoadedNightly
 from ovsops.errors import ConfigError, OutputError
+from pipelines.counted import counted
 from pipelines.lock import OutputLock
 from pipelines.manifest import MANIFEST
 from pipelines.nightly import (
@@ -314,8 +315,8 @@ def dry_run_lines(loaded: LoadedNightly, options: NightOptions) -> Iterator[str]
         yield f"night {name} would begin in {storage.url}"
     names = [shard.name for shard in plan.shards]
     more = f" and {len(names) - MOST_NAMES} others" if len(names) > MOST_NAMES else ""
-    yield f"{len(names)} new shards{': ' if names else ''}{', '.join(names[:MOST_NAMES])}{more}"
-    yield f"{plan.known} shards are done; {len(plan.copies)} look new and hold known bytes"
+    yield f"{counted(len(names), 'new shards')}{': ' if names else ''}{', '.join(names[:MOST_NAMES])}{more}"
+    yield f"{counted(plan.known, 'shards are')} done; {len(plan.copies)} look new and hold known bytes"
     done = [step.name for step in steps_of(loaded.recipe) if ledger.step(plan.night, step.name) is not None]
     yield f"steps: {', '.join(step.name for step in steps_of(loaded.recipe) if step.name not in done)}"
     if loaded.recipe.keep is not None:

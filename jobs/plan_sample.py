@@ -29,6 +29,7 @@ from jobs.recipe import LoadedRecipe
 from ovsops.errors import ConfigError, ImageDecodeError, OutputError
 from ovsops.images.decode_pool import DecodePool
 from ovsops.metrics.audit import clopper_pearson
+from pipelines.counted import counted
 from pipelines.forecast import CONFIDENCE, Prices
 from pipelines.label import LabelJob
 from pipelines.redact import redact
@@ -177,7 +178,9 @@ def _try(look: Look, resolved: ResolvedLabel, options: SampleOptions) -> _Tried:
             return _Tried(problems=(str(error),))
         if run is None:
             return _Tried(
-                problems=(f"the {len(look.pending)} shards to label hold no image; check the input",)
+                problems=(
+                    f"no image is in what is to label ({counted(len(look.pending), 'shards')}); check the input",
+                )
             )
         if options.out is not None:
             names = {spec.id: spec.name for spec in resolved.vocabulary.classes}
@@ -251,7 +254,7 @@ def sample_problems(run: SampleRun, limits: Limits) -> Iterator[str]:
         if len(faults) > most:
             name, says = next(iter(faults.items()))
             yield (
-                f"{len(faults)} sampled shards are {kind}, limits.max_"
+                f"{counted(len(faults), 'sampled shards are')} {kind}, limits.max_"
                 f"{'failed' if kind == 'unreadable' else 'damaged'}_shards is {most}: {name}: {redact(says)}"
             )
 
@@ -275,7 +278,7 @@ def _disk_problem(output: str, forecast: Forecast) -> Iterator[str]:
 def _sample_facts(run: SampleRun) -> Iterator[tuple[str, str]]:
     became = statuses(run)
     counts = ", ".join(f"{became[name]} {name}" for name in ("labelled", "skipped", "failed") if became[name])
-    yield "sample", f"{run.num_images} images of {len(run.heads)} shards: {counts}"
+    yield "sample", f"{counted(run.num_images, 'images')} of {counted(len(run.heads), 'shards')}: {counts}"
     yield (
         "memory, measured",
         f"{readable(run.memory_bytes)} for this process with one actor's models and decoders",

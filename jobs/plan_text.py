@@ -6,6 +6,7 @@ from jobs.label_recipe import LabelRecipe
 from jobs.plan import ImageCount, readable
 from jobs.plan_forecast import Forecast
 from jobs.progress import duration
+from pipelines.counted import counted
 from pipelines.forecast import Estimate, StageTime
 from pipelines.storage import scheme_of
 
@@ -62,7 +63,7 @@ def _row(stage: StageTime, *, is_slowest: bool) -> tuple[str, ...]:
 def forecast_facts(forecast: Forecast, recipe: LabelRecipe, images: ImageCount) -> Iterator[tuple[str, str]]:
     """Speed, time, hours, disk, labels: with 95 % intervals of the sample."""
     how = (
-        f"stages side by side, {recipe.segment_on.actors} actors"
+        f"stages side by side, {counted(recipe.segment_on.actors, 'actors')}"
         if forecast.engine == "ray"
         else "one process, stages in turn"
     )

@@ -15,6 +15,7 @@ from jobs.exits import ExitCode
 from jobs.logs import escape_controls, facts
 from jobs.stage_rates import StageRates
 from pipelines.codes import RETRYABLE
+from pipelines.counted import counted
 from pipelines.keys import FOREIGN_IMAGE, UNREAD_PICTURES
 from pipelines.ledger import Commit, ShardRecord
 from pipelines.units import UnitCommit
@@ -197,7 +198,7 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
         "shards", str(shards["committed"]), f"{shards['pending']} pending" if shards["pending"] else ""
     )
     table.add_row("images read", str(images["read"]), rate)
-    table.add_row("labelled", str(images["labelled"]), f"{images['instances']} regions")
+    table.add_row("labelled", str(images["labelled"]), counted(images["instances"], "regions"))
     table.add_row("skipped", str(images["skipped"]), _codes(summary, skipped=True))
     table.add_row("failed", str(images["failed"]), _codes(summary, skipped=False))
     if unread := summary.get("ignored_members", {}).get(FOREIGN_IMAGE):

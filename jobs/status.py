@@ -14,6 +14,7 @@ from rich.text import Text
 
 from jobs.logs import escape_controls
 from ovsops.errors import ConfigError, StorageError
+from pipelines.counted import counted
 from pipelines.ledger import Commit, Ledger
 from pipelines.lock import LOCK
 from pipelines.manifest import read_manifest
@@ -185,7 +186,9 @@ def _counts(status: Status) -> Table:
         "images read", str(totals["read"]), "= labelled + skipped + failed" if not status.broken else ""
     )
     for name in ("labelled", "skipped", "failed"):
-        table.add_row(name, str(totals[name]), f"{totals['instances']} regions" if name == "labelled" else "")
+        table.add_row(
+            name, str(totals[name]), counted(totals["instances"], "regions") if name == "labelled" else ""
+        )
     return table
 
 

@@ -12,6 +12,7 @@ from jobs.plan import Plan, readable
 from jobs.recipe import LoadedUnits
 from jobs.unit_jobs import UnitRecipe, absolute, prepare_units, worker_shortage
 from ovsops.errors import OutputError, StorageError
+from pipelines.counted import counted
 from pipelines.dataset import DatasetJob, unread_shards
 from pipelines.endpoint_probe import endpoint_problem
 from pipelines.labelled_shards import LabelRun, open_label_run
@@ -70,7 +71,7 @@ def changed_recipe(job: UnitJob) -> str:
 def _missing(job: UnitJob) -> Iterator[str]:
     if isinstance(job, DatasetJob) and (names := unread_shards(job.units)):
         yield (
-            f"the images of {len(names)} labelled shards are not where the label run found them (the first:"
+            f"the images of {counted(len(names), 'labelled shards')} are not where the label run found them (the first:"
             f" {', '.join(names[:3])}): put them back, or name where they are now in `shards`"
         )
 
@@ -103,12 +104,13 @@ def _input_facts(job: UnitJob, labels: LabelRun) -> Iterator[tuple[str, str]]:
     images = sum(commit.labelled for commit in commits)
     yield (
         "labels",
-        f"{labels.url}: {len(commits)} committed shards, {images} labelled images, {regions} regions",
+        f"{labels.url}: {counted(len(commits), 'committed shards')},"
+        f" {counted(images, 'labelled images')}, {counted(regions, 'regions')}",
     )
     storage = open_storage(job.output, job.storage)
     ledger: Ledger = unit_ledger(storage, job.kinds)
     pending = ledger.pending([unit.shard for unit in job.units], job.storage).shards
-    yield "done before", f"{len(job.units) - len(pending)} shards; {len(pending)} to do"
+    yield "done before", f"{counted(len(job.units) - len(pending), 'shards')}; {len(pending)} to do"
     yield "output", job.output
 
 
@@ -148,9 +150,9 @@ def _model_facts(llm: LlmDraw, *, workers: int) -> Iterator[tuple[str, str]]:
     endpoint = llm.endpoint
     key = f"key from {endpoint.key_from_env}" if endpoint.key_from_env else "no key"
     cost = "no limit on its cost" if endpoint.max_cost is None else f"{endpoint.max_cost:g} a worker at most"
-    at_once = f"{endpoint.concurrency} questions at a time a worker"
+    at_once = f"{counted(endpoint.concurrency, 'questions')} at a time a worker"
     if workers:
-        at_once = f"{workers * endpoint.concurrency} questions at a time"
+        at_once = f"{counted(workers * endpoint.concurrency, 'questions')} at a time"
     yield "endpoint", f"{endpoint.model} at {endpoint.completions_url}, {at_once}, {key}, {cost}"
     rest = "rules fill up" if llm.otherwise == "rule" else "none without it"
     yield "is asked for", f"{llm.most} of ten negatives of {llm.share:.0%} of the regions; {rest}"

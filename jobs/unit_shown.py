@@ -13,6 +13,7 @@ from jobs.recipe import LoadedUnits
 from ovsops.negatives.candidates import DROPS, TOO_FEW
 from ovsops.negatives.config import REASONS as NEGATIVE_REASONS
 from ovsops.negatives.llm_replies import REPLY_FAULTS
+from pipelines.counted import counted
 from pipelines.embedding import REASONS as VECTOR_REASONS
 from pipelines.training_sets.drops import REASONS as SET_REASONS
 
@@ -76,7 +77,7 @@ def _add_model(table: Table, llm: Mapping[str, Any], sources: Mapping[str, int])
 def _add_pairs(table: Table, summary: Mapping[str, Any]) -> None:
     rows = summary["regions"]
     table.add_row("regions", str(rows["read"]), "")
-    table.add_row("with a vector", str(rows["embedded"]), f"of {summary['images']} images")
+    table.add_row("with a vector", str(rows["embedded"]), f"of {counted(summary['images'], 'images')}")
     _add_reasons(table, rows["by_reason"], VECTOR_REASONS)
     for kind, count in summary.get("pairs", {}).items():
         table.add_row(f"{kind} pairs", str(count), "")

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from rich.console import Console
 
 from jobs.logs import escape_controls
+from pipelines.counted import counted
 from pipelines.validation.rules import EXAMPLES_PER_RULE, RULES, Report
 
 _LICENSES_SHOWN = 10
@@ -17,9 +18,10 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def _lines(report: Report) -> Iterator[str]:
-    yield f"{report.path}: {report.format}, {report.files} files"
+    yield f"{report.path}: {report.format}, {counted(report.files, 'files')}"
     yield (
-        f"{report.images} images, {report.regions} regions, {report.regions_with_negatives} with negatives,"
+        f"{counted(report.images, 'images')}, {counted(report.regions, 'regions')},"
+        f" {report.regions_with_negatives} with negatives,"
         f" {report.masks} with masks"
     )
     for name, counts in (("splits", report.splits), ("languages", report.languages)):

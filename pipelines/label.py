@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ovsops.errors import OutputError, OvsopsError, StorageError
 from ovsops.images.decode import DecodeConfig
 from ovsops.masks.regions import RegionConfig
+from pipelines.counted import counted
 from pipelines.coverage import ShardCoverage
 from pipelines.ledger import Commit, Ledger, Pending
 from pipelines.lock import OutputLock
@@ -182,7 +183,8 @@ class _Driver:
         self.pending = self.ledger.pending(self.job.shards, self.job.storage)
         pending = self.pending.shards
         done = len(self.job.shards) - len(pending)
-        logger.info("%d shards, %d done before, %d to label", len(self.job.shards), done, len(pending))
+        shards = counted(len(self.job.shards), "shards")
+        logger.info("%s, %d done before, %d to label", shards, done, len(pending))
         if self.observer:
             self.observer.started(shards=len(self.job.shards), done=done, queued=self.engine.queued)
         if not pending:

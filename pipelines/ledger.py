@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Self, TypeVar, overload
 
 from ovsops.errors import OutputError
+from pipelines.counted import counted
 from pipelines.parts import PARTS, SealedShard, SealedTable, parts_folder
 from pipelines.rows import Closing
 from pipelines.shards import Shard
@@ -241,8 +242,8 @@ class Ledger(Generic[Record]):
         ]
         if gone:
             raise OutputError(
-                f"{self.storage.url}: tables of {len(gone)} committed shards are gone; delete their records and run "
-                f"again, they are made anew: {', '.join(gone[:5])}"
+                f"{self.storage.url}: tables of {counted(len(gone), 'committed shards')} are gone; delete their records"
+                f" and run again, they are made anew: {', '.join(gone[:5])}"
             )
 
     def _supersede(self, shard: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from ovsops.errors import ConfigError, StorageError
+from pipelines.counted import counted
 from pipelines.keys import folder_key
 from pipelines.redact import redact
 from pipelines.rows import SOURCE_ROW, Closing
@@ -73,9 +74,9 @@ def read_shard(
         closing |= {"failed_code": "E_STORAGE", "failed": redact(str(error))}
     end = Closing(num_rows=rows.num_rows, **closing)
     logger.info(
-        "read %s: %d rows%s",
+        "read %s: %s%s",
         shard.name,
-        end.num_rows,
+        counted(end.num_rows, "rows"),
         f", {end.damage_code}{end.failed_code}" * (not end.complete),
     )
     yield rows.close(end)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipelines.counted import counted
 from pipelines.label import LabelJob
 from pipelines.ledger import Commit, Ledger
 from pipelines.lock import OutputLock
@@ -163,7 +164,8 @@ class _Retry:
         self.stats.rolled_forward, self.stats.swept = len(recovery.published), len(recovery.swept)
         attempts = {attempt.shard.id: attempt for attempt in self._attempts(codes)}
         self.retried = sum(len(a.wanted) for a in attempts.values())
-        logger.info("%d failed images in %d shards to try again", self.retried, len(attempts))
+        failed, shards = counted(self.retried, "failed images"), counted(len(attempts), "shards")
+        logger.info("%s in %s to try again", failed, shards)
         if self.observer:
             self.observer.started(shards=len(attempts), done=0, queued=self.engine.queued)
         if not attempts:

@@ -17,6 +17,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext
 
 from ovsops.errors import ConfigError
+from pipelines.counted import counted
 from pipelines.queues import QueueWatch
 from pipelines.ray_start import patient_start
 from pipelines.readers import ReaderConfig, read_shard
@@ -195,7 +196,9 @@ class RayEngine:
     ) -> Iterator[pa.Table]:
         """Tables that the last step yields, in any order."""
         actors = sum(step.placement.actors for step in steps)
-        logger.info("starting %d workers, which load what they need before the first image", actors)
+        logger.info(
+            "starting %s: what they need is loaded before the first image", counted(actors, "workers")
+        )
         dataset = shard_dataset(shards, reader, self.options, num_cpus=self.config.read_cpus)
         QueueWatch.watch([step.name for step in steps])
         for step in steps:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ovsops.errors import ConfigError
+from pipelines.counted import counted
 from pipelines.endpoint_config import EndpointConfig, EndpointCounts
 from pipelines.ledger import Commit
 from pipelines.storage import Storage
@@ -170,11 +171,12 @@ def over_limits(
         )
     if len(damaged) > limits.max_damaged_shards:
         over.append(
-            f"{len(damaged)} damaged shards (limits.max_damaged_shards is {limits.max_damaged_shards})"
+            f"{counted(len(damaged), 'damaged shards')} (limits.max_damaged_shards is {limits.max_damaged_shards})"
         )
     if len(failed_shards) > limits.max_failed_shards:
         over.append(
-            f"{len(failed_shards)} unreadable shards (limits.max_failed_shards is {limits.max_failed_shards})"
+            f"{counted(len(failed_shards), 'unreadable shards')} (limits.max_failed_shards is"
+            f" {limits.max_failed_shards})"
         )
     return over
 

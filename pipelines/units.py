@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from ovsops.errors import RowError, StorageError
+from pipelines.counted import counted
 from pipelines.ledger import Ledger, Pending, ShardRecord
 from pipelines.lock import OutputLock
 from pipelines.manifest import claim_output
@@ -271,7 +272,7 @@ class _UnitDriver:
         self.pending = self.ledger.pending(shards, self.job.storage)
         left = len(self.pending.shards)
         done = len(shards) - left
-        logger.info("%d shards, %d done before, %d to do", len(shards), done, left)
+        logger.info("%s, %d done before, %d to do", counted(len(shards), "shards"), done, left)
         if self.observer:
             self.observer.started(shards=len(shards), done=done, queued=self.engine.queued)
         self.job.begin(self.storage, self.engine)
@@ -356,7 +357,7 @@ class _UnitDriver:
         over = list(over)
         if len(self.stats.failed) > self.job.limits.max_failed_shards:
             over.append(
-                f"{len(self.stats.failed)} shards failed (limits.max_failed_shards is"
+                f"{counted(len(self.stats.failed), 'shards')} failed (limits.max_failed_shards is"
                 f" {self.job.limits.max_failed_shards})"
             )
         return {

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from pipelines.counted import counted
 from pipelines.diff.changes import Cause, listed
 from pipelines.diff.compare import DiffResult, iou_quantile
 from pipelines.diff.drift import FeatureDrift
@@ -59,13 +60,15 @@ def _changes(result: DiffResult) -> Iterator[str]:
     for cause, name in _CAUSES:
         found = result.changes.of(cause)
         if not found:
-            yield f"  {name:<12}the same" + (f" {result.runs[0].shards} shards" if cause == "data" else "")
+            yield f"  {name:<12}the same" + (
+                f" {counted(result.runs[0].shards, 'shards')}" if cause == "data" else ""
+            )
             continue
         sentences = [change.sentence() for change in found]
         if cause == "data":
             shards = result.changes.shards
             parts = [
-                f"{shards.same} shards the same",
+                f"{counted(shards.same, 'shards')} the same",
                 f"{len(shards.replaced)} replaced",
                 f"{len(shards.only_first)} only in A",
                 f"{len(shards.only_second)} only in B",
@@ -87,7 +90,7 @@ def _labels(result: DiffResult) -> Iterator[str]:
     if not labels.images and not labels.outcomes:
         yield "Labels of the same images: the runs share no image (compared by content)"
         return
-    yield f"Labels of the same images ({labels.images} images, compared by content)"
+    yield f"Labels of the same images ({counted(labels.images, 'images')}, compared by content)"
     if labels.is_identical:
         yield f"  identical: all {labels.identical} labels, pixel by pixel, with their scores and decisions"
         return

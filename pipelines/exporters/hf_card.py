@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import yaml
 
+from pipelines.counted import counted
 from pipelines.exporters.options import ExportContext
 from pipelines.writers.markdown import most, plain, table
 
@@ -63,7 +64,8 @@ def label_card(context: ExportContext, counts: CardCounts, schema: pa.Schema) ->
     parts = [
         f"---\n{yaml.safe_dump(matter, sort_keys=False, allow_unicode=True)}---\n",
         f"# {plain(vocabulary.name)}\n",
-        f"{report.images:,} images with {report.annotations:,} labelled regions.\n",
+        f"{counted(report.images, 'images', f'{report.images:,}')} with"
+        f" {counted(report.annotations, 'labelled regions', f'{report.annotations:,}')}.\n",
         '```python\nfrom datasets import load_dataset\n\ndata = load_dataset("PATH/OF/THIS/FOLDER")\n```\n',
         "## Features\n",
         table(("column", "meaning"), [(column.name, _MEANING[column.name]) for column in schema]),

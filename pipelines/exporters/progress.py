@@ -4,6 +4,8 @@ import logging
 import time
 from collections.abc import Callable
 
+from pipelines.counted import counted
+
 logger = logging.getLogger(__name__)
 
 LINE_EVERY_S = 10.0
@@ -35,6 +37,6 @@ class ExportProgress:
         seconds = now - self._began
         left = max(0, self.images - self.images_done) * seconds / max(1, self.images_done)
         return (
-            f"exported {self.images_done} of {self.images} images, {self.shards_done} of {self.shards} shards,"
-            f" in {seconds:.0f} s; about {left:.0f} s left"
+            f"exported {self.images_done} of {counted(self.images, 'images')}, {self.shards_done} of"
+            f" {counted(self.shards, 'shards')}, in {seconds:.0f} s; about {left:.0f} s left"
         )

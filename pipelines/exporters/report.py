@@ -4,6 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipelines.counted import counted
+
 MEANING = {
     "images_failed": "images have no labels because they failed; `images/*.parquet` of the run says why",
     "images_skipped": "images were skipped by the run on purpose",
@@ -27,11 +29,11 @@ MEANING = {
     "captions": "captions and other texts of regions, which the format has no place for",
     "image_captions": "captions of images, which the format has no place for; they are in `images.jsonl`",
     "licenses": "licences, which the format has no place for; they are in `images.jsonl`",
-    "sources": "addresses or names of sources, which the format has no place for; they are in `images.jsonl`",
+    "sources": "sources (addresses or names), which the format has no place for; they are in `images.jsonl`",
     "verified_absent": "classes that were looked for and are not there, which the format has no place for; they are in"
     " `images.jsonl`",
     "characters_replaced": "characters that XML cannot hold became U+FFFD",
-    "names_of_gaps": "indexes between the category ids are no class; they are named `unused-N`",
+    "names_of_gaps": "indexes are no class (a gap between category ids), named `unused-N`",
 }
 
 
@@ -87,7 +89,7 @@ class ExportReport:
     def sentences(self) -> list[str]:
         """What was lost, one line each."""
         lines = [
-            f"{count:,} {MEANING[code].replace('`', '')}"
+            counted(count, MEANING[code].replace("`", ""), f"{count:,}")
             for code, count in sorted(self.lost.items())
             if count
         ]

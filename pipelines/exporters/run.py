@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ovsops.errors import OutputError
+from pipelines.counted import counted
 from pipelines.export import committed_rows, vocabulary_of
 from pipelines.exporters.format import (
     IMAGE_COLUMNS,
@@ -80,7 +81,12 @@ def export_run(
                 progress.shard()
             written.finish()
         job.finish()
-    logger.info("exported %d images, %d regions to %s", report.images, report.annotations, out)
+    logger.info(
+        "exported %s, %s to %s",
+        counted(report.images, "images"),
+        counted(report.annotations, "regions"),
+        out,
+    )
     return report
 
 

@@ -108,12 +108,12 @@ def _reasons(report: RunReport) -> str:
         f'<tr><td class="code"><a href="#gallery" data-filter-reason="{escape(clean(code, 40))}">'
         f"{code_name(code)}</a></td>"
         f"<td>{both(CARRIED.get(code, UNKNOWN_CODE.meaning))}</td>"
-        f'<td class="n">{number(count)}</td><td class="n phone-off">{share(count, total)}</td></tr>'
+        f'<td class="n">{number(count)}</td><td class="n">{share(count, total)}</td></tr>'
         for code, count in reasons.most_common()
     )
     head = (
         f"<tr><th>{both(Text('code', '代码'))}</th><th>{both(Text('what it says', '含义'))}</th>"
-        f"<th class=n>{both(Text('regions', '区域数'))}</th><th class='n phone-off'>"
+        f"<th class=n>{both(Text('regions', '区域数'))}</th><th class='n'>"
         f"{both(Text('of all', '占比'))}</th></tr>"
     )
     title = Text("What was remarked about regions", "区域备注")
@@ -185,11 +185,11 @@ def _stage_table(report: RunReport) -> str:
         alone = f"{images / busy:,.1f}" if busy else "–"
         rows.append(
             f"<tr><td>{both(name)}</td><td class='n'>{number(images)}</td><td class='n'>{busy:,.1f} s</td>"
-            f"<td class='n'>{each}</td><td class='n phone-off'>{alone}</td></tr>"
+            f"<td class='n'>{each}</td><td class='n'>{alone}</td></tr>"
         )
     head = (
         f"<tr><th>{both(Text('stage', '阶段'))}</th><th class=n>{both(Text('images', '图片数'))}</th>"
         f"<th class=n>{both(Text('worked', '工作时间'))}</th><th class=n>{both(Text('an image', '每张'))}</th>"
-        f"<th class='n phone-off'>{both(Text('images/s, one worker', '单进程张/秒'))}</th></tr>"
+        f"<th class='n'>{both(Text('images/s, one worker', '单进程张/秒'))}</th></tr>"
     )
     return folded(Text("Stages in numbers", "阶段数据"), table(head, "".join(rows)), is_open=True)

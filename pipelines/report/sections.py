@@ -145,7 +145,7 @@ def classes(report: RunReport) -> str:
     head = (
         f"<tr><th>{both(Text('class', '类别'))}</th><th class=n>{both(Text('regions', '区域数'))}</th>"
         f"<th class='wide'>{both(Text('accepted, to review', '接受 / 待审'))}</th>"
-        f"<th class='n phone-off'>{both(Text('mean score', '平均分'))}</th>"
+        f"<th class='n'>{both(Text('mean score', '平均分'))}</th>"
         + (f"<th class=n>{both(Text('IoU measured', '实测 IoU'))}</th>" if measured else "")
         + "</tr>"
     )
@@ -186,7 +186,7 @@ def _class_row(report: RunReport, found: ShownClass, most: int, measured: Mappin
     iou = f'<td class="n">{three(measured.get(found.id))}</td>' if measured else ""
     return (
         f"<tr><td><span class='class'>{swatch(found)}<span>{name}</span></span></td><td class='n'>{number(total)}</td>"
-        f"<td class='wide'>{bar}</td><td class='n phone-off'>{mean:.2f}</td>{iou}</tr>"
+        f"<td class='wide'>{bar}</td><td class='n'>{mean:.2f}</td>{iou}</tr>"
     )
 
 
@@ -222,13 +222,13 @@ def confusions(report: RunReport) -> str:
     rows = "".join(
         f"<tr><td>{class_name(by_id.get(own))}</td><td>{class_name(by_id.get(other))}</td>"
         f"<td class='n'>{number(count)}</td><td class='n'>{share(count, report.counts.num_per_class.get(own, 0))}</td>"
-        f"<td class='wide phone-off'>{stacked_bar([('review', count)], most, label=str(count))}</td></tr>"
+        f"<td class='wide'>{stacked_bar([('review', count)], most, label=str(count))}</td></tr>"
         for (own, other), count in rivals.most_common(_MAX_PAIRS)
     )
     head = (
         f"<tr><th>{both(Text('named', '命名为'))}</th><th>{both(Text('nearly', '差点命名为'))}</th>"
         f"<th class=n>{both(Text('regions', '区域数'))}</th><th class=n>{both(Text('of the class', '占该类'))}</th>"
-        "<th class='wide phone-off'></th></tr>"
+        "<th class='wide'></th></tr>"
     )
     return section(
         "confusions",

@@ -8,12 +8,14 @@ import re
 from dataclasses import dataclass
 from html import escape
 
+from pipelines.counted import agreeing
 from pipelines.redact import redact
 
 MAX_CHARS = 300
 """Of one text from data, unless a caller allows more."""
 
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff]")
+_CODE = re.compile("`([^`]+)`")
 _BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -26,7 +28,7 @@ class Text:
 
     def filled(self, **fields: object) -> "Text":
         """With its fields."""
-        return Text(self.en.format(**fields), self.zh.format(**fields))
+        return Text(agreeing(self.en, fields).format(**fields), self.zh.format(**fields))
 
 
 def clean(text: str, limit: int = MAX_CHARS) -> str:
@@ -46,9 +48,9 @@ def shown(text: str, limit: int = MAX_CHARS) -> str:
 
 
 def both(text: Text, **fields: object) -> str:
-    """A sentence of the page as HTML in both languages. Fields are escaped."""
+    """A sentence of the page as HTML in both languages. Fields are escaped; what stands in backticks is code."""
     en, zh = (
-        escape(_CONTROLS.sub("\ufffd", redact(sentence)))
+        _CODE.sub(r"<code>\1</code>", escape(_CONTROLS.sub("\ufffd", redact(sentence))))
         for sentence in (text.filled(**fields).en, text.filled(**fields).zh)
     )
     if en == zh:

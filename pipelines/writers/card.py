@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
+from pipelines.counted import counted
 from pipelines.training_sets.contract import NUM_NEGATIVES
 from pipelines.training_sets.counts import UNKNOWN_LICENSE, SetCounts
 from pipelines.training_sets.drops import REASONS, Drops
@@ -84,7 +85,8 @@ def dataset_card(
     parts = [
         f"---\n{_front_matter(counts, name, has_data_folder=format_name == 'hf')}---\n",
         f"# {name}\n",
-        f"{counts.images:,} images ({counts.image_bytes / 1e9:.2f} GB), {counts.regions:,} regions,"
+        f"{counted(counts.images, 'images', f'{counts.images:,}')} ({counts.image_bytes / 1e9:.2f} GB),"
+        f" {counted(counts.regions, 'regions', f'{counts.regions:,}')},"
         f" {counts.regions_with_negatives:,} of them with {NUM_NEGATIVES} negatives,"
         f" {counts.regions_with_masks:,} with masks.\n",
         f"```python\n{_READ[format_name]}\n```\n",

@@ -26,7 +26,7 @@ def test_formats_are_chosen_by_name(labelled: Path, ovsops: Call, tmp_path: Path
         code, out, err = ovsops("export", labelled, "--to", name, "--out", tmp_path / name)
         assert code == 0, err
         assert f"5 images and {rows} annotations as {name} in {tmp_path / name}" in out
-        assert "1 images have no labels because they failed" in err
+        assert "1 image has no labels because they failed" in err
         assert (tmp_path / name / file).is_file()
         document = json.loads((tmp_path / name / "export.json").read_text("utf-8"))
         assert document["lost"]["images_failed"]["count"] == 1

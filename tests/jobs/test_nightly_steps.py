@@ -185,7 +185,7 @@ def test_a_dry_run_writes_nothing(nights: Nights) -> None:
     before = sorted(nights.root.rglob("*"))
     code, out, _ = nights.ovsops("nightly", recipe, "--dry-run", "--night", "one")
     assert code == 0
-    assert "1 new shards: shard-001.tar" in out
+    assert "1 new shard: shard-001.tar" in out
     assert "steps: canary, retry, label" in out
     assert "0 files" in out
     assert sorted(nights.root.rglob("*")) == before

@@ -161,7 +161,7 @@ def test_a_shard_that_failed_is_tried_again_by_its_code(folder: Path, ovsops: Ca
     shard.rename(folder / "away.tar")
     code, out, _ = ovsops("plan", dataset_recipe(folder))
     assert code == 4
-    assert "the images of 1 labelled shards are not where" in out.replace("\n", " ")
+    assert "the images of 1 labelled shard are not where" in out.replace("\n", " ")
     code, _, err = ovsops("run", dataset_recipe(folder), *INLINE)
     assert code == 3
     assert "E_SHARD_MISSING" in err

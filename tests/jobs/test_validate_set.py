@@ -21,8 +21,8 @@ def test_a_valid_set_is_exit_0(tmp_path: Path, capsys: pytest.CaptureFixture[str
     write(tmp_path)
     assert run_command(["validate-set", str(tmp_path), "--images", "none"]) == 0
     out = capsys.readouterr().out
-    assert "finehard-json, 1 files" in out
-    assert "1 images, 2 regions, 1 with negatives, 1 with masks" in out
+    assert "finehard-json, 1 file" in out
+    assert "1 image, 2 regions, 1 with negatives, 1 with masks" in out
     assert "valid: none of" in out
     assert "not checked: images" in out
 

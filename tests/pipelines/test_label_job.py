@@ -108,7 +108,7 @@ def test_a_table_that_somebody_removed_is_said_and_comes_back(shards: str, tmp_p
     before = gone.read_bytes()
     gone.unlink()
     with pytest.raises(
-        OutputError, match=r"tables of 1 committed shards are gone; delete their records and run again"
+        OutputError, match=r"tables of 1 committed shard are gone; delete their records and run again"
     ):
         run_inline(job, run="again")
     (out / "commits" / gone.with_suffix(".json").name).unlink()
@@ -215,7 +215,7 @@ def test_a_shard_that_is_gone_fails_as_a_whole_and_comes_back(shards: str, tmp_p
     summary = run_inline(job)
     assert list(summary["shards"]["failed"]) == ["shard-000001.tar"]
     assert summary["shards"]["committed"] == 2
-    assert "1 unreadable shards" in summary["over_limits"][-1]
+    assert "1 unreadable shard " in summary["over_limits"][-1]
     hidden.rename(tmp_path / "in" / "shard-000001.tar")
     again = run_inline(replace(job), run="again")
     assert again["shards"]["failed"] == {}

@@ -166,7 +166,7 @@ def test_a_changed_table_fails_its_shard_alone_and_the_next_run_mends_it(tmp_pat
     (message,) = summary["shards"]["failed"].values()
     assert message.startswith("E_LABELS_CHANGED: ")
     assert summary["shards"]["pending"] == 1
-    assert summary["over_limits"] == ["1 shards failed (limits.max_failed_shards is 0)"]
+    assert summary["over_limits"] == ["1 shard failed (limits.max_failed_shards is 0)"]
     path.write_bytes(whole)
     assert run(make_job(labels, tmp_path / "out"))["over_limits"] == []
     assert files_of(tmp_path / "out") == files_of(tmp_path / "other")

@@ -18,7 +18,7 @@
     const pair = T[key];
     let text = pair[lang === "zh" ? 1 : 0];
     for (const [name, value] of Object.entries(fields || {})) text = text.split("{" + name + "}").join(String(value));
-    return text;
+    return lang === "zh" ? text : text.replace(/(^|[^\d.,])(1 (?:picture|region))s\b/g, "$1$2");
   };
   const className = (c) => {
     const found = data.classes[c];

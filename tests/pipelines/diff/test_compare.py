@@ -158,7 +158,7 @@ def test_a_checkpoint_is_named(tmp_path: Path) -> None:
     assert verdict.is_alarm
     assert verdict.named == ("checkpoint mapper",)
     assert "only this changed: checkpoints (mapper)" in text(result)
-    assert "data        the same 1 shards" in text(result)
+    assert "data        the same 1 shard" in text(result)
 
 
 def test_a_new_calibrator_alone_changes_labels(tmp_path: Path) -> None:

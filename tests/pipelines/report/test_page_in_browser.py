@@ -151,7 +151,7 @@ def test_filters(page: Page, made_page: MadePage) -> None:
     assert page.evaluate("document.getElementById('nothing').hidden") is False
     page.evaluate("document.getElementById('clear').click()")
     page.evaluate("document.getElementById('only-negatives').click()")
-    assert found() == f"1 of {len(images)} pictures, 1 regions"
+    assert found() == f"1 of {len(images)} pictures, 1 region"
 
 
 def test_keys(page: Page) -> None:
