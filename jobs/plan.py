@@ -20,10 +20,12 @@ from jobs.label import ResolvedLabel, check_devices, check_output, resolve
 from jobs.label_recipe import LabelRecipe
 from jobs.places import output_problem
 from jobs.plan_needs import asking_problems, missing_checkpoints
-from jobs.recipe import LoadedRecipe
+from jobs.recipe import LoadedRecipe, to_plain
 from ovsops.annotators.checkpoints import planes_of_scores, weight_files
+from ovsops.backbones.shipped import MINIATURE_NOTICE, names_miniature
 from ovsops.errors import CheckpointError, OutputError, StorageError
 from ovsops.text.prompts import class_prompts
+from pipelines.counted import counted
 from pipelines.keys import FOREIGN_IMAGE, IMAGE_EXTENSIONS, UNREAD_PICTURES, extension_of
 from pipelines.ledger import Commit, Ledger
 from pipelines.readers import read_shard
@@ -32,6 +34,7 @@ from pipelines.rows import Closing
 from pipelines.runner import cpu_shortage
 from pipelines.shards import Shard
 from pipelines.storage import StorageOptions, open_storage
+from pipelines.world_shards import is_drawn
 
 SAMPLE_SHARDS = 2
 """Archives that are read to estimate how many images all of them hold."""
@@ -79,8 +82,8 @@ class ImageCount:
         if self.archives:
             whole = f"{self.archives} archives of median size"
             of = f"the beginnings of {self.archives} archives" if self.are_heads else whole
-            return f"about {round(self.number):,} images (estimated from {of})"
-        return f"{round(self.number)} images"
+            return f"about {counted(round(self.number), 'images', f'{round(self.number):,}')} (estimated from {of})"
+        return counted(round(self.number), "images")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,13 +140,15 @@ def look_at(loaded: LoadedRecipe) -> Look:
     to_label = count_images(pending, recipe)
     if len(to_label.damages) > recipe.limits.max_damaged_shards:
         problems.append(
-            f"{len(to_label.damages)} damaged shards, limits.max_damaged_shards is {recipe.limits.max_damaged_shards}:"
+            f"{counted(len(to_label.damages), 'damaged shards')}, limits.max_damaged_shards is"
+            f" {recipe.limits.max_damaged_shards}:"
             f" the run would label what can be read and end with 3; {redact('; '.join(to_label.damages[:3]))}"
         )
         exit_code = ExitCode.PREFLIGHT if exit_code is ExitCode.DONE else exit_code
     facts = (
         *_input_facts(resolved, ledger, pending, to_label),
         *_label_facts(resolved),
+        *_miniature_facts(resolved),
         *_machine_facts(recipe),
     )
     plan = Plan(facts=tuple(facts), problems=tuple(problems), exit_code=exit_code)
@@ -158,12 +163,15 @@ def _input_facts(
     number = None if to_label.number is None else to_label.number + done
     images = replace(to_label, number=number).says
     return [
-        ("input", f"{len(shards)} shards, {readable(sum(shard.size for shard in shards))}, {images}"),
+        (
+            "input",
+            f"{counted(len(shards), 'shards')}, {readable(sum(shard.size for shard in shards))}, {images}",
+        ),
         *_unread_facts(shards),
         (
             "done before",
-            f"{len(shards) - len(pending)} shards; {len(pending)} to label"
-            f" ({done} images done, they are skipped; to label: {to_label.says})",
+            f"{counted(len(shards) - len(pending), 'shards')}; {len(pending)} to label"
+            f" ({counted(done, 'images')} done, skipped now; to label: {to_label.says})",
         ),
         ("output", recipe.output),
     ]
@@ -219,12 +227,22 @@ def _label_facts(resolved: ResolvedLabel) -> list[tuple[str, str]]:
     facts = [
         (
             "vocabulary",
-            f"{vocabulary.name}: {len(vocabulary.classes)} classes ({things} things), {len(table.entries)} prompts,"
-            f" {len(table.sentences)} sentences in {', '.join(recipe.languages)}",
+            f"{vocabulary.name}: {counted(len(vocabulary.classes), 'classes')} ({counted(things, 'things')}),"
+            f" {counted(len(table.entries), 'prompts')},"
+            f" {counted(len(table.sentences), 'sentences')} in {', '.join(recipe.languages)}",
         ),
         *_part_facts(recipe),
     ]
     return facts + [(f"checkpoint {role}", identity) for role, identity in resolved.checkpoints.items()]
+
+
+def _miniature_facts(resolved: ResolvedLabel) -> list[tuple[str, str]]:
+    """What the checkpoints that come with the package are no good for, where there may be photographs."""
+    if all(is_drawn(shard.name) for shard in resolved.shards) or not names_miniature(
+        to_plain(resolved.recipe)
+    ):
+        return []
+    return [("miniature", MINIATURE_NOTICE)]
 
 
 def _part_facts(recipe: LabelRecipe) -> list[tuple[str, str]]:
@@ -251,7 +269,7 @@ def _machine_facts(recipe: LabelRecipe) -> list[tuple[str, str]]:
     there = psutil.virtual_memory()
     where = "this machine" if recipe.ray.address == "local" else f"Ray at {recipe.ray.address}"
     return [
-        ("runs on", f"{where}: {actors} actors on {recipe.model.device} in {recipe.model.dtype}"),
+        ("runs on", f"{where}: {counted(actors, 'actors')} on {recipe.model.device} in {recipe.model.dtype}"),
         (
             "memory",
             f"about {readable(memory)} an actor, {readable(memory * actors)} in all (estimate);"

@@ -1,6 +1,7 @@
 """Writes scenes of the miniature world as WebDataset shards. Equal seeds and config give equal bytes."""
 
 import os
+import re
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,12 @@ from ovsops.miniature.scene import SceneConfig, draw_scene
 from pipelines.writers.tar_members import add_member
 
 _NAME = "world-{:06d}.tar"
+_DRAWN = re.compile(r"(.*/)?world-\d{6}\.tar")
+
+
+def is_drawn(name: str) -> bool:
+    """Whether a shard is called as those that are drawn here."""
+    return _DRAWN.fullmatch(name) is not None
 
 
 def write_world_shards(

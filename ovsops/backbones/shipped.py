@@ -2,7 +2,10 @@
 
 import json
 import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ovsops.errors import CheckpointError
 
@@ -12,6 +15,14 @@ OTHER_PARTS = ("clip", "dino", "sam3", "fgclip2", "llmdet")
 """Folders of those that other segmenters need, of the region expert and of the detector."""
 CALIBRATION = "calibration.json"
 """Constants that were fitted for them, by the names of the segmenter's fields."""
+
+MINIATURE_NOTICE = (
+    "The miniature checkpoints know drawn scenes only: their labels of photographs mean nothing."
+)
+"""For whoever sees labels of theirs; a plan and a report say it."""
+MINIATURE_NOTICE_ZH = "微型检查点只认识绘制的场景：它们对照片的标注没有意义。"
+
+_SHIPPED_PLACE = re.compile(r"miniature:.|.*[/\\]ovsops[/\\]checkpoints[/\\]miniature[/\\]")
 
 _FOLDER = Path(__file__).parents[1] / "checkpoints" / "miniature"
 
@@ -43,6 +54,16 @@ def miniature_checkpoint(part: str, folder: Path | None = None) -> Path:
         way_out = _way_out(None) if folder is None else "expected its .safetensors there"
         raise CheckpointError(f"miniature checkpoint {root / part}: no weights found; {way_out}")
     return root / part
+
+
+def names_miniature(recipe: Any) -> bool:
+    """Whether a recipe as plain data, or one as a manifest keeps it, takes a checkpoint that comes with the package."""
+    if isinstance(recipe, Mapping):
+        source = recipe.get("source")
+        if isinstance(source, str) and _SHIPPED_PLACE.match(source):
+            return True
+        return any(names_miniature(part) for part in recipe.values())
+    return isinstance(recipe, list | tuple) and any(names_miniature(part) for part in recipe)
 
 
 def fitted_file(source: str) -> Path:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ovsops.backbones.shipped import MINIATURE_NOTICE, MINIATURE_NOTICE_ZH, names_miniature
 from pipelines.report.beside import Evaluation
 from pipelines.report.charts import stacked_bar
 from pipelines.report.code_texts import failure_text
@@ -15,6 +16,7 @@ from pipelines.report.facts import KILLED
 from pipelines.report.run_report import RunReport
 from pipelines.report.texts import Text, both, clean, duration, number, share, shown
 from pipelines.rows import SKIP_PREFIX
+from pipelines.world_shards import is_drawn
 
 if TYPE_CHECKING:
     from ovsops.regions.calibration import ScoreCalibrator
@@ -45,8 +47,16 @@ def head(report: RunReport) -> Iterator[str]:
         '<button type="button" data-set-lang="en" aria-pressed="true">English</button>'
         '<button type="button" data-set-lang="zh" aria-pressed="false" lang="zh-CN">中文</button></div></header>'
     )
+    if _is_miniature_on_photographs(report):
+        yield f'<p class="note">{both(Text(MINIATURE_NOTICE, MINIATURE_NOTICE_ZH))}</p>'
     yield _verdict(report)
     yield f'<div class="cards">{_labelled(report)}{_failed(report)}{_quality(report)}{_cost(report)}</div>'
+
+
+def _is_miniature_on_photographs(report: RunReport) -> bool:
+    manifest, commits = report.facts.manifest, report.facts.commits
+    models = {half: manifest.get(half, {}) for half in ("recipe", "settings")}
+    return names_miniature(models) and not all(is_drawn(commit.name) for commit in commits)
 
 
 def _when(report: RunReport) -> str:

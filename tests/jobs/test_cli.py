@@ -262,7 +262,7 @@ def test_plan_writes_nothing_and_names_what_would_fail(
     assert code == 0
     assert "2 shards" in out
     assert "6 images" in out
-    assert "2 classes (1 things), 2 prompts" in out
+    assert "2 classes (1 thing), 2 prompts" in out
     assert sorted(tmp_path.rglob("*")) == before
     code, out, _ = ovsops("plan", recipe, "--set", "segment_on.num_gpus=1")
     assert code == 4

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ovsops.backbones.shipped import MINIATURE_NOTICE
 from tests.pipelines.chat_server import chat_server, sends
 
 Write = Callable[..., Path]
@@ -23,7 +24,7 @@ def test_a_cut_archive_is_a_problem_unless_the_limits_allow_it(
     shard.write_bytes(whole[: len(whole) // 2])
     code, out, err = ovsops("plan", recipe)
     assert code == 4
-    assert "1 damaged shards, limits.max_damaged_shards is 0" in " ".join((out + err).split())
+    assert "1 damaged shard, limits.max_damaged_shards is 0" in " ".join((out + err).split())
     assert shard.name in " ".join((out + err).split())
     assert ovsops("plan", recipe, "--set", "limits.max_damaged_shards=1")[0] == 0
 
@@ -59,6 +60,19 @@ def test_everything_that_is_missing_is_named_at_once(
         assert said.count(f"would fail: {field}: checkpoint {source}") == 1, said
     assert "segmenter.siglip" not in said, "it is there"
     assert f"endpoint {endpoint['url']}: cannot be reached" in said
+
+
+def test_miniature_checkpoints_over_other_pictures_than_drawn_ones(
+    write_recipe: Write, ovsops: Call, tmp_path: Path
+) -> None:
+    shipped = {"siglip": "siglip2", "dino": "dinov2", "mapper": "mapper"}
+    recipe = write_recipe(segmenter={role: {"source": f"miniature:{part}"} for role, part in shipped.items()})
+    _, out, _ = ovsops("plan", recipe)
+    assert MINIATURE_NOTICE in " ".join(out.split())
+    for number, shard in enumerate(sorted((tmp_path / "in").glob("*.tar"))):
+        shard.rename(shard.with_name(f"world-{number:06d}.tar"))
+    _, out, _ = ovsops("plan", recipe)
+    assert "drawn scenes only" not in " ".join(out.split())
 
 
 def test_a_dead_endpoint_is_a_problem_and_a_plan_asks_nothing_else(write_recipe: Write, ovsops: Call) -> None:

@@ -81,7 +81,7 @@ def test_without_a_folder_nothing_stays(
     code, text, _ = ovsops("plan", recipe, "--sample", "4")
     assert code == 0
     assert "4 images of 2 shards" in text
-    assert "images/s (ray: stages side by side, 1 actors)" in " ".join(text.split())
+    assert "images/s (ray: stages side by side, 1 actor)" in " ".join(text.split())
     assert "cost" not in text  # no price is made up
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -97,7 +97,7 @@ def test_the_disk_forecast_is_near_what_a_run_takes(
     assert forecast["stored_bytes"]["value"] == pytest.approx(taken, rel=0.25)
     code, text, _ = ovsops("plan", recipe, "--sample", "6")
     assert code == 0
-    assert "6 images done, they are skipped" in " ".join(text.split())
+    assert "6 images done, skipped now" in " ".join(text.split())
     assert "nothing is left to label" in text
 
 

@@ -12,12 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ovsops.backbones.shipped import MINIATURE_NOTICE, MINIATURE_NOTICE_ZH
 from ovsops.errors import ConfigError, OutputError
 from pipelines.report.beside import Negatives, look_beside
 from pipelines.report.counting import GalleryConfig
 from pipelines.report.facts import read_facts
 from pipelines.report.run_page import run_page
 from pipelines.report.run_report import ReportConfig, gather
+from pipelines.report.texts import Text, both
 from pipelines.storage import StorageOptions, open_storage
 from tests.pipelines.made_runs import write_run
 from tests.pipelines.report.made_page import HOSTILE, MadePage
@@ -90,7 +92,7 @@ def test_the_page_says_what_the_run_is(made_page: MadePage) -> None:
     text = re.sub(r"<[^>]+>", " ", made_page.text.split('<dialog id="viewer">')[0])
     assert re.search(r"Labelled\s+已标注\s+8\s", text)
     assert "every image has its row: 8 read = 8 + 0 + 0" in text
-    assert "1 source shards cannot be read: " in text
+    assert "1 source shard cannot be read: " in text
     assert "gone.tar" in text
     assert "All 8 labelled images with all" in text
     assert "not measured" in text
@@ -154,6 +156,30 @@ def test_every_end_of_a_run_has_its_verdict(tmp_path: Path, state: dict | None, 
     text = page_of(out)
     assert words in text
     assert "<b>full</b>" not in text
+
+
+def test_miniature_checkpoints_over_photographs_are_said_first(tmp_path: Path) -> None:
+    out = write_made_run(tmp_path / "run", num_shards=1, images_per_shard=1)
+    assert MINIATURE_NOTICE not in page_of(out)
+    manifest = json.loads((out / "run.json").read_text())
+    source = "/somewhere/site-packages/ovsops/checkpoints/miniature/siglip2"
+    manifest["settings"] = {"segmenter": {"siglip": {"source": source}}}
+    (out / "run.json").write_text(json.dumps(manifest))
+    text = page_of(out)
+    assert text.index(MINIATURE_NOTICE) < text.index('class="verdict')
+    assert MINIATURE_NOTICE_ZH in text
+    record = next((out / "commits").glob("*.json"))
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"name": "world-000000.tar"}))
+    assert MINIATURE_NOTICE not in page_of(out), "drawn scenes are what they know"
+
+
+def test_one_of_a_thing_and_code_in_sentences(tmp_path: Path) -> None:
+    out = write_made_run(tmp_path / "run", num_shards=1, images_per_shard=1)
+    (out / "summary.json").write_text(json.dumps({"state": "done", "shards": {"pending": 1}}))
+    text = page_of(out)
+    assert "1 shard is not done" in text
+    assert "of 1 image<" in text
+    assert both(Text("try `a <b>`", "试 `a <b>`")).count("<code>a &lt;b&gt;</code>") == 2
 
 
 def test_rows_that_do_not_add_up_come_first(tmp_path: Path) -> None:
