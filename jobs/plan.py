@@ -19,7 +19,7 @@ from jobs.exits import ExitCode, PreflightError
 from jobs.label import ResolvedLabel, check_devices, check_output, resolve
 from jobs.label_recipe import LabelRecipe
 from jobs.places import output_problem
-from jobs.plan_needs import asking_problems, missing_checkpoints
+from jobs.plan_needs import asking_problems, missing_checkpoints, presets_once
 from jobs.recipe import LoadedRecipe, to_plain
 from ovsops.annotators.checkpoints import planes_of_scores, weight_files
 from ovsops.backbones.shipped import MINIATURE_NOTICE, names_miniature
@@ -112,7 +112,7 @@ def look_at(loaded: LoadedRecipe) -> Look:
         problems = missing_checkpoints(loaded.recipe)
         if not any(str(error) in problem for problem in problems):
             problems.insert(0, str(error))
-        problems += asking_problems(loaded.recipe)
+        problems = presets_once(problems) + asking_problems(loaded.recipe)
         return Look(
             plan=Plan(facts=(), problems=tuple(problems), exit_code=ExitCode.PREFLIGHT), resolved=None
         )

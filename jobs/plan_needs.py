@@ -1,12 +1,13 @@
 """What a label recipe needs and is not there: every missing checkpoint at once, and the endpoint."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jobs.asking import check_key
 from jobs.exits import PreflightError
 from jobs.label_recipe import LabelRecipe
 from ovsops.backbones.checkpoint import checkpoints_of, resolve
+from ovsops.backbones.presets import PRESETS
 from ovsops.errors import CheckpointError
 from ovsops.segmenters.build import mapper_file
 from pipelines.endpoint_probe import endpoint_problem
@@ -22,6 +23,16 @@ def missing_checkpoints(recipe: LabelRecipe) -> list[str]:
             except CheckpointError as error:
                 problems.append(f"{field}.{role}: {error}")
     return problems
+
+
+def presets_once(problems: Sequence[str]) -> list[str]:
+    """The same with the long list of presets in the first problem alone that has it."""
+    known = f"one of the presets {', '.join(PRESETS)}"
+    first = next((place for place, problem in enumerate(problems) if known in problem), None)
+    return [
+        problem if place == first else problem.replace(known, "one of the presets above")
+        for place, problem in enumerate(problems)
+    ]
 
 
 def asking_problems(recipe: LabelRecipe) -> list[str]:

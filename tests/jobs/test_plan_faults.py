@@ -46,19 +46,20 @@ def test_everything_that_is_missing_is_named_at_once(
             },
             ask={"endpoint": endpoint},
         )
-        words = ("--set", "segmenter.dino.source=no/dino", "--set", "segmenter.mapper.source=no/mapper")
+        words = ("--set", "segmenter.dino.source=no/such/dino", "--set", "segmenter.mapper.source=no/such/mapper")
         code, out, err = ovsops("plan", recipe, *words)
     said = " ".join((out + err).split())
     assert code == 4, said
     for field, source in (
-        ("segmenter.dino", "no/dino"),
-        ("segmenter.mapper", "no/mapper"),
+        ("segmenter.dino", "no/such/dino"),
+        ("segmenter.mapper", "no/such/mapper"),
         ("detector.llmdet", "no/detector"),
         ("expert.fgclip2", "no/expert"),
         ("agreement.segmenter.clip", "no/clip"),
     ):
         assert said.count(f"would fail: {field}: checkpoint {source}") == 1, said
     assert "segmenter.siglip" not in said, "it is there"
+    assert said.count("siglip2-base-patch16-naflex") == 1, "the list of presets is long"
     assert f"endpoint {endpoint['url']}: cannot be reached" in said
 
 
