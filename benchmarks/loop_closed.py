@@ -1,11 +1,11 @@
 """The loop closed: labels of drawn scenes, negatives, a training set, a fine-tuned FG-CLIP 2, and what it knows after.
 
 python -m benchmarks.loop_closed WORK --start FOLDER [--arms none random frequency ours] [--scenes 1200] [--steps 200]
-    [--batch 8] [--seed 0] [--test-scenes 300] [--json FILE]
+    [--batch 8] [--seed 0] [--set FIELD=VALUE ...] [--test-scenes 300] [--json FILE]
 
 The sets are those of `python -m benchmarks.loop_closed_sets WORK`; arms differ in the negatives alone: same start
-(an FG-CLIP 2 after stage 1), scenes, batches, steps and seed. Each is `ovsops run` of
-`train_fgclip2_set_miniature.yaml`.
+(`python -m benchmarks.loop_closed_start` makes one), scenes, batches, steps and seed. Each is `ovsops run` of
+`train_fgclip2_set_miniature.yaml`; `--set` changes further fields of it, for all arms.
 
 The test set is not skewed as the sets are: held-out scenes whose values are all as frequent, phrases that say what
 captions say, and ten false ones drawn evenly from the world's record, which say another value in the place of one that
@@ -72,6 +72,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", action="append", default=[], dest="settings", metavar="FIELD=VALUE")
     parser.add_argument("--test-scenes", type=int, default=300)
     parser.add_argument("--json", type=Path, help="write all figures here, too")
     options = parser.parse_args(words)
@@ -119,7 +120,7 @@ def train_arm(options: argparse.Namespace, arm: Arm) -> Path:
         "program.seed": options.seed,
         "loop.num_steps": options.steps,
     }
-    loaded = load_recipe(RECIPE, [f"{name}={value}" for name, value in fields.items()])
+    loaded = load_recipe(RECIPE, [*options.settings, *(f"{name}={value}" for name, value in fields.items())])
     assert isinstance(loaded, LoadedTrain)
     summary = run_training(loaded, engine="inline", observer=LineTrainObserver())
     if not summary["checkpoint"]:
