@@ -66,7 +66,7 @@ IMAGES = pa.schema(
 `hash_difference` and `hash_frequency` are perceptual hashes of the decoded picture (`ovsops.images.phash`),
 null for one without structure. `shard` is the shard's path below its input folder, `index` its place in the shard.
 `status` is labelled, skipped or failed. `presence`, `verified_absent` (looked for, not there) and `exhaustive` (classes
-all of whose objects are believed found) are empty where no presence gate has looked."""
+all of whose objects are believed found) are of things, and empty where no presence gate has looked."""
 
 INSTANCES = pa.schema(
     [

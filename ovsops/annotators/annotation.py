@@ -1,6 +1,6 @@
 """What is said of one image before masks are cut out and written. Axes: h w pixels."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from ovsops.masks.class_map import ClassMap
@@ -54,6 +54,14 @@ class ImagePresence:
     """Looked for and not there: negatives that one may train on."""
     exhaustive: tuple[int, ...] = ()
     """All their objects are believed found."""
+
+    def of(self, labels: Collection[int]) -> "ImagePresence":
+        """What is said of these classes."""
+        return ImagePresence(
+            scores=tuple(pair for pair in self.scores if pair[0] in labels),
+            verified_absent=tuple(label for label in self.verified_absent if label in labels),
+            exhaustive=tuple(label for label in self.exhaustive if label in labels),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

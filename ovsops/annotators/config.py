@@ -76,10 +76,15 @@ class PresenceConfig:
     """Boxes stay from this score on, where their class is not absent."""
     low: float = 0.1
     """A box from here on, even one that is not kept, says that its class may be there: it is not verified absent."""
+    sure: float = 0.3
+    """Boxes from `low` to here leave open whether all objects of their class are found."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.low <= self.keep <= 1:
-            raise ConfigError(f"expert.presence: low {self.low}, keep {self.keep}: 0 <= low <= keep <= 1")
+        for name in ("keep", "sure"):
+            if not 0 <= self.low <= getattr(self, name) <= 1:
+                raise ConfigError(
+                    f"expert.presence: low {self.low}, {name} {getattr(self, name)}: 0 <= low <= {name} <= 1"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

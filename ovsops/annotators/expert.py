@@ -84,9 +84,14 @@ class RegionExpert:
         )
 
     def judge(self, seen: FgClip2Image, regions: SeenRegions, found: Detections) -> JudgedBoxes:
-        """Boxes with the expert's names and scores, doubles and what is not there removed."""
+        """Boxes with the expert's names and scores, doubles and what is not there removed.
+
+        Nothing is said of the presence of stuff: nobody looks for it with boxes, and the gate is fitted on things.
+        """
         look = self.look(seen, regions)
-        return judge_boxes(look, found, self.config, competing=self.classes.competing)
+        judged = judge_boxes(look, found, self.config, competing=self.classes.competing)
+        things = frozenset(label for label, is_stuff in enumerate(self.classes.is_stuff) if not is_stuff)
+        return replace(judged, presence=judged.presence.of(things))
 
     def describe(self, regions: SeenRegions, labels: Int64[Tensor, " N"]) -> list[RegionCaption] | None:
         """A caption of each box, from its class's noun; None where no captions are wanted."""

@@ -151,6 +151,7 @@ def _gated(judged: JudgedBoxes, presence: PresenceConfig, look: ExpertLook) -> J
         judged.labels.numpy(),
         keep=presence.keep,
         low=presence.low,
+        sure=presence.sure,
     )
     is_absent = torch.from_numpy(found.verdicts == CLASS_ABSENT)[judged.labels]
     there = judged.at((~is_absent).nonzero()[:, 0], reason=ABSENT)

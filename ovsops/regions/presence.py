@@ -174,7 +174,8 @@ class ImagePresence:
     is_verified_absent: Bool[np.ndarray, " C"]
     """Absent, and without a box from `low` on: negatives that one may train on."""
     is_exhaustive: Bool[np.ndarray, " C"]
-    """All its objects are believed found: verified absent, or present with a kept box and none from `low` to `keep`."""
+    """All its objects are believed found: verified absent, or present with a kept box from `sure` on and none from
+    `low` to `sure`."""
     is_kept: Bool[np.ndarray, " N"]
     """Boxes that stay: at least `keep`, of a class that is not absent."""
 
@@ -187,30 +188,31 @@ def gate_image(
     *,
     keep: float,
     low: float,
+    sure: float,
 ) -> ImagePresence:
     """Verdicts on the classes of an image and what they mean for its boxes, which go down to the score `low`.
 
     An absent class loses its boxes, but it is verified absent only if it had none, not even a weak one: where two
     witnesses disagree nobody should train on the one.
     """
-    if not 0 <= low <= keep <= 1:
-        raise ConfigError(f"presence: low = {low} and keep = {keep}: 0 <= low <= keep <= 1")
+    if not 0 <= low <= min(keep, sure) <= max(keep, sure) <= 1:
+        raise ConfigError(f"presence: low = {low}, keep = {keep}, sure = {sure}: 0 <= low <= keep, sure <= 1")
     num_classes = len(evidence)
     if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
         raise ShapeError(f"labels {np.unique(labels)[:5].tolist()}... with evidence on {num_classes} classes")
     chances = gate.chances(evidence)
     verdicts = gate.verdicts(chances)
     is_kept = (scores >= keep) & (verdicts != ABSENT)[labels]
-    is_weak = (scores >= low) & (scores < keep)
-    has_kept, has_weak, has_any = (
-        np.bincount(labels[chosen], minlength=num_classes) > 0 for chosen in (is_kept, is_weak, scores >= low)
+    is_sure, is_weak = is_kept & (scores >= sure), (scores >= low) & (scores < sure)
+    has_sure, has_weak, has_any = (
+        np.bincount(labels[chosen], minlength=num_classes) > 0 for chosen in (is_sure, is_weak, scores >= low)
     )
     is_verified_absent = (verdicts == ABSENT) & ~has_any
     return ImagePresence(
         chances=chances,
         verdicts=verdicts,
         is_verified_absent=is_verified_absent,
-        is_exhaustive=is_verified_absent | ((verdicts == PRESENT) & has_kept & ~has_weak),
+        is_exhaustive=is_verified_absent | ((verdicts == PRESENT) & has_sure & ~has_weak),
         is_kept=is_kept,
     )
 

@@ -1,6 +1,7 @@
 """Class maps and boxes in, regions with exact RLE out."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -42,6 +43,7 @@ class EncodeStage(Stage):
         self.by_id = {c.id: c for c in self.classes}
         notes = batch.column("notes").to_pylist()
         regions: list[list[dict[str, Any]] | None] = []
+        complete = {name: batch.column(name).to_pylist() for name in ("verified_absent", "exhaustive")}
         for i in range(batch.num_rows):
             row = {name: batch.column(name)[i] for name in ("class_map", "score_map", "other_map", "boxes")}
             if not (row["class_map"].is_valid or row["boxes"].is_valid):
@@ -51,9 +53,14 @@ class EncodeStage(Stage):
             found, dropped = self._regions(row, size_hw)
             notes[i] += [f"{reason}:{count}" for reason, count in sorted(dropped.items())]
             regions.append(found)
+            boxes = Counter(box["category_id"] for box in row["boxes"].as_py() or ())
+            rows = Counter(region["category_id"] for region in found)
+            for name, ids in complete.items():
+                ids[i] = ids[i] and still_complete(ids[i], boxes, rows, is_absent=name == "verified_absent")
         kept = batch.select([n for n in schema.names if n in batch.column_names])
-        place = kept.schema.get_field_index("notes")
-        kept = kept.set_column(place, "notes", pa.array(notes, schema.field("notes").type))
+        for name, changed in {"notes": notes, **complete}.items():
+            place = kept.schema.get_field_index(name)
+            kept = kept.set_column(place, name, pa.array(changed, schema.field(name).type))
         kept = kept.append_column("regions", pa.array(regions, schema.field("regions").type))
         for name, values in watch.columns(self.name, batch.num_rows).items():
             kept = kept.append_column(name, values)
@@ -124,3 +131,14 @@ class EncodeStage(Stage):
             "agreement_other": agreement_other,
         }
         return record | {"decision": decision_of(record)}
+
+
+def still_complete(
+    ids: Sequence[int], boxes: Counter[int], rows: Counter[int], *, is_absent: bool
+) -> list[int]:
+    """Classes that are complete in their image once masks are cut: those with as many regions as boxes, or with none.
+
+    The gate spoke of boxes. A box whose mask was left out, and a thing of the class map that no box covers, say that
+    not all of a class is found, or that it is not absent.
+    """
+    return [each for each in ids if rows[each] == (0 if is_absent else boxes[each])]

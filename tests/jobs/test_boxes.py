@@ -135,9 +135,26 @@ def test_a_gate_says_what_is_in_the_image_and_what_is_not(
     images, instances = labelled(segmenter=None, detector=llmdet, expert={**expert, "presence": presence})
     assert len(instances) == 0
     scores = images.presence.map(lambda found: {each["category_id"]: each["score"] for each in found})
-    assert all(set(found) == {1, 7} and max(found.values()) < 0.05 for found in scores)
-    assert images.verified_absent.map(list).map(lambda ids: 7 in ids).all()
+    assert all(set(found) == {1} and max(found.values()) < 0.05 for found in scores), (
+        "nobody looked for stuff"
+    )
+    assert not images.verified_absent.map(len).any(), "it had boxes: two witnesses disagree"
     assert images.notes.map(lambda notes: any(note.startswith("R_ABSENT:") for note in notes)).all()
+
+
+def test_stuff_of_the_map_is_never_verified_absent_and_lost_masks_leave_a_class_open(
+    labelled: Any, llmdet: dict[str, Any], expert: dict[str, Any]
+) -> None:
+    gate = {"names": ["image", "joined", "region"], "weights": [0.0, 0.0, 0.0], "bias": 3.0}
+    presence = {"gate": {**gate, "absent": 0.1, "present": 0.2}, "keep": 0.0, "low": 0.0, "sure": 0.0}
+    images, instances = labelled(
+        detector=llmdet, expert={**expert, "presence": presence}, instances={"masks": {"no_mask": "drop"}}
+    )
+    assert 7 in set(instances.category_id)
+    assert not images.verified_absent.map(len).any()
+    for image in images.itertuples():
+        lost = any(note.startswith("R_NO_MASK:") for note in image.notes)
+        assert list(image.exhaustive) == ([] if lost else [1]), image.notes
 
 
 def test_sam3_gives_maps_instances_and_presence_from_one_look(labelled: Any, weights: dict[str, str]) -> None:

@@ -46,7 +46,12 @@ def test_everything_that_is_missing_is_named_at_once(
             },
             ask={"endpoint": endpoint},
         )
-        words = ("--set", "segmenter.dino.source=no/such/dino", "--set", "segmenter.mapper.source=no/such/mapper")
+        words = (
+            "--set",
+            "segmenter.dino.source=no/such/dino",
+            "--set",
+            "segmenter.mapper.source=no/such/mapper",
+        )
         code, out, err = ovsops("plan", recipe, *words)
     said = " ".join((out + err).split())
     assert code == 4, said

@@ -113,7 +113,7 @@ def test_verdicts_and_flags_of_an_image() -> None:
     evidence = np.array([[-2.0], [-2.0], [0.0], [2.0], [2.0], [2.0]])
     labels = np.array([1, 2, 3, 4, 4, 0])
     scores = np.array([0.9, 0.8, 0.7, 0.9, 0.3, 0.05])
-    found = gate_image(GATE, evidence, scores, labels, keep=0.5, low=0.1)
+    found = gate_image(GATE, evidence, scores, labels, keep=0.5, low=0.1, sure=0.5)
     assert found.verdicts.tolist() == [ABSENT, ABSENT, UNDECIDED, PRESENT, PRESENT, PRESENT]
     # 0: only a box below `low`. 1: absent by the gate, but a box says otherwise.
     assert found.is_verified_absent.tolist() == [True, False, False, False, False, False]
@@ -122,11 +122,21 @@ def test_verdicts_and_flags_of_an_image() -> None:
     assert found.is_kept.tolist() == [False, True, True, True, False, False]
 
 
+def test_a_box_that_stays_may_leave_open_whether_all_are_found() -> None:
+    evidence, labels = np.array([[2.0], [2.0]]), np.array([0, 1, 1])
+    scores = np.array([0.9, 0.9, 0.2])
+    found = gate_image(GATE, evidence, scores, labels, keep=0.05, low=0.05, sure=0.5)
+    assert found.is_kept.tolist() == [True, True, True]
+    assert found.is_exhaustive.tolist() == [True, False]
+
+
 def test_an_image_without_boxes_or_classes() -> None:
     none = np.zeros(0, np.int64)
-    found = gate_image(GATE, np.array([[-2.0]]), np.zeros(0), none, keep=0.5, low=0.1)
+    found = gate_image(GATE, np.array([[-2.0]]), np.zeros(0), none, keep=0.5, low=0.1, sure=0.5)
     assert found.is_verified_absent.tolist() == [True]
-    assert gate_image(GATE, np.zeros((0, 1)), np.zeros(0), none, keep=0.5, low=0.1).chances.shape == (0,)
+    assert gate_image(
+        GATE, np.zeros((0, 1)), np.zeros(0), none, keep=0.5, low=0.1, sure=0.5
+    ).chances.shape == (0,)
 
 
 def test_what_means_nothing() -> None:
@@ -134,10 +144,10 @@ def test_what_means_nothing() -> None:
         fit_gate(np.zeros((10, 3)), np.ones(10, bool))
     with pytest.raises(ShapeError, match="every class of every image needs a number"):
         fit_gate(np.full((2, 3), np.nan), np.array([True, False]))
-    with pytest.raises(ConfigError, match="0 <= low <= keep <= 1"):
-        gate_image(GATE, np.zeros((1, 1)), np.zeros(0), np.zeros(0, np.int64), keep=0.1, low=0.5)
+    with pytest.raises(ConfigError, match="0 <= low <= keep, sure <= 1"):
+        gate_image(GATE, np.zeros((1, 1)), np.zeros(0), np.zeros(0, np.int64), keep=0.1, low=0.5, sure=0.5)
     with pytest.raises(ShapeError, match=r"labels \[3\]"):
-        gate_image(GATE, np.zeros((1, 1)), np.ones(1), np.array([3]), keep=0.5, low=0.1)
+        gate_image(GATE, np.zeros((1, 1)), np.ones(1), np.array([3]), keep=0.5, low=0.1, sure=0.5)
     with pytest.raises(ConfigError, match="0 <= absent <= present <= 1"):
         PresenceGate(names=("a",), weights=(1.0,), bias=0.0, absent=0.9, present=0.5)
     with pytest.raises(ConfigError, match="not negative and sum to 1"):
