@@ -167,7 +167,7 @@ def alert_lines(alert: Mapping[str, Any]) -> Iterator[str]:
     yield f"night {alert['night']}: {alert['state']}"
     yield (
         f"{counted(shards['new'], 'new shards')} ({shards['replaced']} under a known name,"
-        f" {shards['copies']} copies left out),"
+        f" {counted(shards['copies'], 'copies')} left out),"
         f" {shards['known']} done before; {shards['labelled']} labelled, {shards['failed']} failed"
     )
     if images:
@@ -190,6 +190,8 @@ def alert_lines(alert: Mapping[str, Any]) -> Iterator[str]:
         verb = "deleted" if prune["deleted"] is not None else "may go (keep.delete is false)"
         yield f"{prune['files']} files of old nights, {prune['bytes'] / 1e6:.1f} MB, {verb}"
     yield f"{duration(alert['cost']['seconds'])}, {duration(alert['cost']['model_seconds'])} of them in the model"
+    if images and images["read"]:
+        yield f"one page about it: ovsops report {alert['output']}/nights/{alert['night']}/label"
     if alert["next"]:
         yield f"next: {alert['next']}"
 

@@ -32,8 +32,8 @@ from pipelines.codes import RETRYABLE
 from pipelines.dataset_plan import Plan
 from pipelines.diff.canary import canary_labels
 from pipelines.ledger import Commit, Ledger
-from pipelines.manifest import MANIFEST
-from pipelines.nightly import NIGHTS, NightLedger, NightPlan, NightRecord
+from pipelines.manifest import MANIFEST, NIGHTS
+from pipelines.nightly import NightLedger, NightPlan, NightRecord
 from pipelines.nightly_checks import MOST_NAMES, has_labels
 from pipelines.storage import Storage, local_path, open_storage, scheme_of
 

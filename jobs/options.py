@@ -50,9 +50,10 @@ def load_label(path: Path, overrides: Sequence[str]) -> "LoadedRecipe":
 
     loaded = load(path, overrides)
     if not isinstance(loaded, LoadedRecipe):
+        job = loaded.recipe.job
+        checks = "`ovsops nightly --dry-run`" if job == "nightly" else "`ovsops run`, before it starts,"
         raise ConfigError(
-            f"{loaded.where}: job is {loaded.recipe.job}, this verb looks at label recipes; `ovsops run` checks it"
-            " before it starts"
+            f"{loaded.where}: job is {job}, this verb looks at label recipes; {checks} checks this one"
         )
     return loaded
 

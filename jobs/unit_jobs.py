@@ -33,7 +33,7 @@ from pipelines.dataset import DatasetJob, dataset_units
 from pipelines.dataset_plan import SetRules
 from pipelines.embedding import EmbedJob, embed_units
 from pipelines.labelled_shards import LabelRun, open_label_run
-from pipelines.manifest import read_manifest
+from pipelines.manifest import UNIT_JOBS, job_of_manifest, read_manifest
 from pipelines.mine_job import MineJob, stored_units
 from pipelines.negatives import NegativesJob, negatives_commits, negatives_units
 from pipelines.readers import ReaderConfig
@@ -49,7 +49,6 @@ from pipelines.watch import Observer
 logger = logging.getLogger(__name__)
 
 UnitRecipe = NegativesRecipe | DatasetRecipe | MineRecipe
-UNIT_JOBS = ("negatives", "dataset", "mine")
 _MADE_OF = "made_of"
 """Field of the manifest's recipe for what is no field of the recipe, and decides the result all the same."""
 
@@ -267,11 +266,6 @@ def _manifest(recipe: UnitRecipe, made_of: Mapping[str, Any], labels: LabelRun) 
 
 def _is_setting(path: str, *, settings: tuple[str, ...]) -> bool:
     return any(path == setting or path.startswith(f"{setting}.") for setting in settings)
-
-
-def job_of_manifest(manifest: Mapping[str, Any]) -> str:
-    """Which job wrote an output."""
-    return str(manifest.get("settings", {}).get("job", "label"))
 
 
 def unit_recipe_of_output(output: str, options: StorageOptions) -> LoadedUnits | None:

@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.logs import escape_controls
-from jobs.unit_jobs import UNIT_JOBS, job_of_manifest, unit_recipe_of_output
-from ovsops.errors import OvsopsError
+from jobs.unit_jobs import unit_recipe_of_output
+from ovsops.errors import OutputError, OvsopsError
 from pipelines.dataset_stage import SAMPLES
 from pipelines.embedding import EMBEDDED_KINDS
 from pipelines.labelled_shards import open_label_run
 from pipelines.ledger import Ledger
-from pipelines.manifest import read_manifest
+from pipelines.manifest import UNIT_JOBS, job_of_manifest, read_manifest
 from pipelines.mine_job import MINED_FILE, unmined
 from pipelines.negatives import NEGATIVES_KINDS
 from pipelines.redact import redact
@@ -70,13 +70,15 @@ class UnitStatus:
         }
 
 
-def read_unit_status(output: str, options: StorageOptions) -> UnitStatus | None:
-    """Look at an output; None where another job wrote it. Raises OutputError if no run wrote there."""
+def read_unit_status(output: str, options: StorageOptions) -> UnitStatus:
+    """Look at an output. Raises OutputError if no run wrote there, or one of another job."""
     storage = open_storage(output, options)
     manifest = read_manifest(storage)
     job = job_of_manifest(manifest)
     if job not in UNIT_JOBS:
-        return None
+        raise OutputError(
+            f"{storage.url} is an output of the {job} job, not of one of {', '.join(UNIT_JOBS)}"
+        )
     ledger = unit_ledger(storage, _KINDS[job])
     commits = tuple(ledger.read_all())
     there = published_sizes(storage, commits)

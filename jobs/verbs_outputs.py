@@ -21,10 +21,13 @@ def status(
     from rich.console import Console
 
     from jobs.status import print_status, read_status
-    from jobs.unit_status import print_unit_status, read_unit_status
+    from pipelines.manifest import UNIT_JOBS, job_of_manifest, read_manifest
+    from pipelines.storage import open_storage
 
-    units = read_unit_status(output, storage_options(endpoint_url))
-    if units is not None:
+    if job_of_manifest(read_manifest(open_storage(output, storage_options(endpoint_url)))) in UNIT_JOBS:
+        from jobs.unit_status import print_unit_status, read_unit_status  # loads torch, which takes seconds
+
+        units = read_unit_status(output, storage_options(endpoint_url))
         if as_json:
             sys.stdout.write(json.dumps(units.to_plain(), indent=1, ensure_ascii=True) + "\n")
         else:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 _IRREGULAR = {
     "boxes": "box",
     "classes": "class",
+    "copies": "copy",
     "indexes": "index",
     "stretches": "stretch",
 }

@@ -8,6 +8,10 @@ from ovsops.errors import NoRunError, OutputError
 from pipelines.storage import Storage
 
 MANIFEST = "run.json"
+NIGHTS = "nights"
+"""Folder of a nightly output in which each night has its runs."""
+UNIT_JOBS = ("negatives", "dataset", "mine")
+"""Jobs over the committed shards of a label run."""
 
 
 def read_manifest(storage: Storage) -> dict[str, Any]:
@@ -15,9 +19,25 @@ def read_manifest(storage: Storage) -> dict[str, Any]:
     try:
         return json.loads(storage.read(MANIFEST))
     except FileNotFoundError:
+        runs = sorted(path.removesuffix(f"/{MANIFEST}") for path in _runs_of_nights(storage))
+    if runs:
         raise NoRunError(
-            f"{storage.url} holds no {MANIFEST}: no run of ovsops wrote there; check the path"
-        ) from None
+            f"{storage.url} is the output of a nightly recipe, and its runs are below: give one of them, such as"
+            f" {storage.url}/{runs[-1]}"
+        )
+    raise NoRunError(f"{storage.url} holds no {MANIFEST}: no run of ovsops wrote there; check the path")
+
+
+def job_of_manifest(manifest: Mapping[str, Any]) -> str:
+    """Which job wrote an output."""
+    return str(manifest.get("settings", {}).get("job", "label"))
+
+
+def _runs_of_nights(storage: Storage) -> Iterator[str]:
+    """Manifests of label runs of a nightly output; none for any other folder."""
+    for info in storage.list(NIGHTS):
+        if info.path.count("/") == 3 and info.path.endswith(f"/label/{MANIFEST}"):
+            yield info.path
 
 
 def claim_output(

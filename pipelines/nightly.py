@@ -25,12 +25,13 @@ from typing import Any
 
 from ovsops.errors import ConfigError, OutputError
 from pipelines.ledger import Commit
+from pipelines.manifest import NIGHTS
 from pipelines.shards import Shard
 from pipelines.storage import Storage, StorageOptions, open_storage, split_url
 
 NIGHT_VERSION = 1
 """Of ledger records and plans."""
-PLANS, LEDGER, NIGHTS, NIGHT, STEPS = "plans", "ledger", "nights", "night.json", "steps"
+PLANS, LEDGER, NIGHT, STEPS = "plans", "ledger", "night.json", "steps"
 HEAD_BYTES = 1 << 16
 """First bytes of an archive that tell most of them apart."""
 _READERS = 16

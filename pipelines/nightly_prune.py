@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ovsops.errors import ConfigError
-from pipelines.nightly import NIGHTS, NightRecord
+from pipelines.manifest import NIGHTS
+from pipelines.nightly import NightRecord
 from pipelines.prune import KEEP, Pruned, PrunePlan, carry_out, plan_prune
 from pipelines.storage import Storage, StorageOptions, open_storage
 

@@ -450,3 +450,11 @@ def test_ray_and_inline_write_the_same_bytes(
     for kind in ("images", "instances"):
         inline = {p.name: p.read_bytes() for p in (tmp_path / "out" / kind).iterdir()}
         assert inline == {p.name: p.read_bytes() for p in (tmp_path / "ray" / kind).iterdir()}
+
+
+def test_status_loads_no_model_library() -> None:
+    """It is looked at often, and those take seconds to load."""
+    code = "import sys; from jobs.cli import run_command; run_command(['status', 'nowhere'])"
+    code += "; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0

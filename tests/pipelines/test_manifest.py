@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ovsops.errors import OutputError
+from ovsops.errors import NoRunError, OutputError
 from pipelines.manifest import claim_output, differences, read_manifest
 from pipelines.schemas import SCHEMA_VERSION
 from pipelines.storage import StorageOptions, open_storage
@@ -51,3 +51,13 @@ def test_a_folder_without_a_run_says_so(tmp_path: Path) -> None:
 def test_differences_reach_into_lists_and_missing_keys() -> None:
     assert list(differences({"a": [1, 2], "b": 1}, {"a": [1, 3]})) == ["a[1]: 2 -> 3", "b: 1 -> null"]
     assert list(differences({"a": [1]}, {"a": [1, 2]})) == ["a: [1] -> [1, 2]"]
+
+
+def test_the_output_of_a_nightly_recipe_names_its_newest_run(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    for night in ("2026-11-20", "2026-11-21"):
+        storage.put(f"nights/{night}/label/run.json", b"{}")
+    with pytest.raises(NoRunError, match=r"output of a nightly recipe.*/nights/2026-11-21/label$"):
+        read_manifest(storage)
+    with pytest.raises(NoRunError, match="no run of ovsops wrote there"):
+        read_manifest(open_storage(str(tmp_path / "nights")))
