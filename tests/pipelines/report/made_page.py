@@ -31,6 +31,9 @@ _COLOURS = ("blue", "green", "grey", "pink", "gold", "lime", "teal", "navy", "pl
 BIG_HW = (700, 1000)
 BIG_BOX = (250, 175, 750, 525)
 """Of the mask of the large photo: x1 y1 x2 y2."""
+TALL_HW = (640, 360)
+TALL_BOX = (90, 480, 270, 620)
+"""Of the mask of the portrait photo, in its lower part."""
 
 
 @dataclass(frozen=True)
@@ -51,48 +54,54 @@ def with_column(path: Path, name: str, values: list[Any]) -> None:
     pq.write_table(table.set_column(place, name, pa.array(values, table.schema.field(name).type)), path)
 
 
-def big_photo() -> tuple[np.ndarray, np.ndarray]:
-    """A grey photo larger than the page shows it, and a mask in its middle."""
-    mask = np.zeros(BIG_HW, bool)
-    x1, y1, x2, y2 = BIG_BOX
+def grey_photo(hw: tuple[int, int], box: tuple[int, int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """A grey photo, and a mask that fills a box of it."""
+    mask = np.zeros(hw, bool)
+    x1, y1, x2, y2 = box
     mask[y1:y2, x1:x2] = True
-    return np.full((*BIG_HW, 3), 128, np.uint8), mask
+    return np.full((*hw, 3), 128, np.uint8), mask
 
 
-def add_big_photo(folder: Path, out: Path) -> None:
-    """One more shard of the run: a photo with one region of class 2, and an image whose shard is gone."""
-    pixels, mask = big_photo()
+def add_photos(folder: Path, out: Path) -> None:
+    """More shards of the run, a photo with one region of class 2 each: larger than the page shows it, portrait, and
+    one whose shard is gone.
+    """
+    add_photo(folder, out, "big", BIG_HW, BIG_BOX)
+    add_photo(folder, out, "tall", TALL_HW, TALL_BOX, reason_codes=["R_TINY"])
+    add_photo(folder, out, "gone", BIG_HW, BIG_BOX)
+    (folder / "gone.tar").unlink()
+
+
+def add_photo(
+    folder: Path, out: Path, shard: str, hw: tuple[int, int], box: tuple[int, int, int, int], **changes: Any
+) -> None:
+    """One more shard of the run: a photo with one region of class 2."""
+    pixels, mask = grey_photo(hw, box)
     data = encode(pixels)
-    tar = write_tar(folder / "big.tar", [("big.jpg", data)])
-    for shard, url in (("big", str(tar)), ("gone", str(folder / "gone.tar"))):
-        x1, y1, x2, y2 = BIG_BOX
-        images = image_rows(
-            shard,
-            1,
-            key=[shard],
-            sha256=[hashlib.sha256(data).hexdigest()],
-            width=[BIG_HW[1]],
-            height=[BIG_HW[0]],
-        )
-        region = {
-            "instance_uid": uids(f"region {shard}", 1)[0],
-            "image_uid": images.column("image_uid")[0].as_py(),
-            "category_id": 2,
-            "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
-            "segmentation": {"size": list(BIG_HW), "counts": mask_to_rle(mask).counts},
-            "area": int(mask.sum()),
-            "score": 0.25,
-            "score_calibrated": None,
-            "verdict": None,
-            "caption_short": None,
-            "caption_long": None,
-            "rivals": [{"category_id": 3, "score": 0.2}],
-            "decision": "review",
-            "reason_codes": ["R_CONTESTED"],
-        }
-        whole = pq.read_table(next((out / "instances").glob("world*.parquet"))).schema
-        fields = [whole.field(name) for name in region]
-        write_tables(out, shard, images, pa.Table.from_pylist([region], pa.schema(fields)), url=url)
+    tar = write_tar(folder / f"{shard}.tar", [(f"{shard}.jpg", data)])
+    x1, y1, x2, y2 = box
+    images = image_rows(
+        shard, 1, key=[shard], sha256=[hashlib.sha256(data).hexdigest()], width=[hw[1]], height=[hw[0]]
+    )
+    region = {
+        "instance_uid": uids(f"region {shard}", 1)[0],
+        "image_uid": images.column("image_uid")[0].as_py(),
+        "category_id": 2,
+        "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
+        "segmentation": {"size": list(hw), "counts": mask_to_rle(mask).counts},
+        "area": int(mask.sum()),
+        "score": 0.25,
+        "score_calibrated": None,
+        "verdict": None,
+        "caption_short": None,
+        "caption_long": None,
+        "rivals": [{"category_id": 3, "score": 0.2}],
+        "decision": "review",
+        "reason_codes": ["R_CONTESTED"],
+    } | changes
+    whole = pq.read_table(next((out / "instances").glob("world*.parquet"))).schema
+    fields = [whole.field(name) for name in region]
+    write_tables(out, shard, images, pa.Table.from_pylist([region], pa.schema(fields)), url=str(tar))
 
 
 def write_negatives(folder: Path, region_uid: str) -> None:
@@ -124,7 +133,7 @@ def make_page(folder: Path) -> MadePage:
     write_world(folder / "in")
     out = folder / "run"
     label_world(folder / "in", out, lambda truth: truth)
-    add_big_photo(folder, out)
+    add_photos(folder, out)
     path = sorted((out / "images").glob("world*.parquet"))[0]
     number = pq.read_table(path).num_rows
     with_column(path, "caption_short", [HOSTILE[i % len(HOSTILE)] for i in range(number)])

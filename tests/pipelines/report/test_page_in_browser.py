@@ -1,13 +1,15 @@
 """The page in a real browser: masks where the truth is, filters, keys, languages, a phone, words that stay words."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from ovsops.images.decode import decode_image
 from tests.browser import Page, browser_page, find_chromium
-from tests.pipelines.report.made_page import BIG_BOX, BIG_HW, HOSTILE, MadePage
+from tests.pipelines.report.made_page import BIG_BOX, BIG_HW, HOSTILE, TALL_BOX, TALL_HW, MadePage
 
 CHROMIUM = find_chromium()
 pytestmark = pytest.mark.skipif(
@@ -88,6 +90,35 @@ def test_masks_of_a_photo_that_is_shown_smaller(page: Page) -> None:
     assert np.abs(np.array(corners) - np.array(BIG_BOX) * scale).max() <= 1.0
 
 
+def frame_on_screen(page: Page, key: str, file: Path, *, masks: bool) -> np.ndarray:
+    """What a card's frame shows, RGB, one pixel of it for one of the screen."""
+    pixels(page, key, masks=masks)
+    x, y, width, height = page.evaluate(
+        f"(() => {{ const b = {CARD.replace('KEY', repr(key))}.querySelector('.frame').getBoundingClientRect();"
+        " return [b.left, b.top, b.width, b.height].map(Math.round); })()"
+    )
+    page.screenshot(file)
+    return decode_image(file.read_bytes()).pixels[y : y + height, x : x + width].astype(np.int16)
+
+
+@pytest.mark.parametrize(("key", "hw", "box"), [("big", BIG_HW, BIG_BOX), ("tall", TALL_HW, TALL_BOX)])
+def test_a_card_shows_the_whole_picture(
+    page: Page, tmp_path: Path, key: str, hw: tuple[int, int], box: tuple[int, int, int, int]
+) -> None:
+    """Landscape and portrait: the picture lies in the middle of its square frame, and its mask is seen there."""
+    with_masks, without = (
+        frame_on_screen(page, key, tmp_path / f"{masks}.png", masks=masks) for masks in (True, False)
+    )
+    rows, columns = np.nonzero(np.abs(with_masks - without).max(axis=2) > 8)
+    frame_hw = np.array(with_masks.shape[:2])
+    scale = (frame_hw / hw).min()
+    top, left = (frame_hw - np.array(hw) * scale) / 2
+    expected = np.array(box) * scale + (left, top, left, top)
+    assert len(rows), "the mask is not on the screen"
+    corners = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    assert np.abs(corners - expected).max() <= 2.0
+
+
 def test_nothing_is_asked_for_and_nothing_complains(page: Page, made_page: MadePage) -> None:
     page.evaluate("document.querySelectorAll('.card-image').forEach((card) => card.scrollIntoView())")
     page.evaluate(f"{VISIBLE}[0].click()")
@@ -128,7 +159,7 @@ def test_filters(page: Page, made_page: MadePage) -> None:
     def found() -> str:
         return page.evaluate("document.getElementById('found').textContent")
 
-    def expected(keep) -> str:
+    def expected(keep: Callable[[Mapping[str, Any]], bool]) -> str:
         fitting = [image for image in images if any(keep(region) for region in image.regions)]
         number = sum(map(keep, regions))
         return f"{len(fitting)} of {len(images)} pictures, {number} regions"

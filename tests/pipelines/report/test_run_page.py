@@ -90,18 +90,18 @@ def test_no_secret_and_no_hostile_markup(made_page: MadePage) -> None:
 
 def test_the_page_says_what_the_run_is(made_page: MadePage) -> None:
     text = re.sub(r"<[^>]+>", " ", made_page.text.split('<dialog id="viewer">')[0])
-    assert re.search(r"Labelled\s+已标注\s+8\s", text)
-    assert "every image has its row: 8 read = 8 + 0 + 0" in text
+    assert re.search(r"Labelled\s+已标注\s+9\s", text)
+    assert "every image has its row: 9 read = 9 + 0 + 0" in text
     assert "1 source shard cannot be read: " in text
     assert "gone.tar" in text
-    assert "All 8 labelled images with all" in text
+    assert "All 9 labelled images with all" in text
     assert "not measured" in text
     assert "Nothing failed" in text
 
 
 def test_pictures_masks_and_negatives_are_in_the_data(made_page: MadePage) -> None:
     images = {image["k"]: image for image in data_of(made_page.text)["images"]}
-    assert len(images) == 8
+    assert len(images) == 9
     assert len(made_page.truth) == 6
     assert images["gone"]["t"] == ""
     assert images["gone"]["m"] == "shard"
