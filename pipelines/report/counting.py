@@ -88,6 +88,8 @@ class RunCounts:
     """Labelled images without a region."""
     scores: dict[int, Int64[np.ndarray, "D M"]] = field(default_factory=dict)
     """By class: regions by decision and bin of `score`."""
+    score_sums: dict[int, float] = field(default_factory=dict)
+    """By class: sum of `score`; one outside [0, 1] counts as the nearer end, one that is no number as 0."""
     chances: Int64[np.ndarray, "D M"] = field(
         default_factory=lambda: np.zeros((UNDECIDED + 1, NUM_BINS), np.int64)
     )
@@ -105,6 +107,10 @@ class RunCounts:
     def num_per_class(self) -> dict[int, int]:
         """Regions by class."""
         return {category: int(table.sum()) for category, table in self.scores.items()}
+
+    def mean_score(self, category: int) -> float:
+        """Mean `score` of a class's regions, in [0, 1]. Raises `KeyError` for a class without regions."""
+        return self.score_sums[category] / int(self.scores[category].sum())
 
     def by_decision(self) -> Int64[np.ndarray, "D M"]:
         """Regions of all classes by decision and bin of `score`."""
@@ -178,8 +184,10 @@ def _count_regions(counts: RunCounts, table: pa.Table, shard: str, config: Galle
     ids, places = np.unique(categories, return_inverse=True)
     tables = np.zeros((len(ids), UNDECIDED + 1, NUM_BINS), np.int64)
     np.add.at(tables, (places, decisions, bins), 1)
-    for category, found in zip(ids.tolist(), tables, strict=True):
+    sums = np.bincount(places, weights=scores, minlength=len(ids))
+    for category, found, total in zip(ids.tolist(), tables, sums.tolist(), strict=True):
         counts.scores[category] = counts.scores.get(category, 0) + found
+        counts.score_sums[category] = counts.score_sums.get(category, 0.0) + total
     chances = table.column("score_calibrated")
     is_known = pc.is_valid(chances).to_numpy()
     if is_known.any():

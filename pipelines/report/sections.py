@@ -4,14 +4,12 @@ import json
 from collections.abc import Mapping
 from html import escape
 
-import numpy as np
-
 from pipelines.report.charts import stacked_bar
 from pipelines.report.code_texts import UNKNOWN_CODE, failure_text, note_text
 from pipelines.report.counting import DECISIONS
 from pipelines.report.first_screen import three
 from pipelines.report.run_report import RunReport, ShownClass
-from pipelines.report.texts import Text, both, clean, number, share, shown
+from pipelines.report.texts import Text, both, clean, number, score, share, shown
 from pipelines.rows import SKIP_PREFIX
 
 _FIRST_CLASSES = 24
@@ -171,8 +169,6 @@ def _class_row(report: RunReport, found: ShownClass, most: int, measured: Mappin
     table = report.counts.scores[found.id]
     by_decision = table.sum(axis=1)
     total = int(by_decision.sum())
-    middles = (np.arange(table.shape[1]) + 0.5) / table.shape[1]
-    mean = float((table.sum(axis=0) * middles).sum() / total)
     bar = stacked_bar(
         [(STYLES[place], int(amount)) for place, amount in enumerate(by_decision)],
         most,
@@ -183,10 +179,11 @@ def _class_row(report: RunReport, found: ShownClass, most: int, measured: Mappin
         if found.id in report.gallery.categories
         else class_name(found)
     )
+    mean = escape(score(report.counts.mean_score(found.id)))
     iou = f'<td class="n">{three(measured.get(found.id))}</td>' if measured else ""
     return (
         f"<tr><td><span class='class'>{swatch(found)}<span>{name}</span></span></td><td class='n'>{number(total)}</td>"
-        f"<td class='wide'>{bar}</td><td class='n'>{mean:.2f}</td>{iou}</tr>"
+        f"<td class='wide'>{bar}</td><td class='n'>{mean}</td>{iou}</tr>"
     )
 
 

@@ -73,6 +73,15 @@ def number(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 1 else f"{value:.3f}"
 
 
+def score(value: float) -> str:
+    """`0.53`, `0.0041`, `<0.0001`: two digits that say something, never 0 for what is more and never 1 for less."""
+    if 0 < value < 0.0001:
+        return "<0.0001"
+    if 0.995 <= value < 1:
+        return ">0.99"
+    return f"{value:.2f}" if value >= 0.095 or not value else f"{value:.2g}"
+
+
 def share(part: float, whole: float) -> str:
     """`12 %`, `0.3 %`, `<0.01 %`: never 0 % of something, never 100 % of not all."""
     if not whole:

@@ -40,6 +40,9 @@ def test_counts_are_those_of_the_rows(tmp_path: Path) -> None:
     assert counts.rivals == Counter(
         (row["category_id"], rival["category_id"]) for row in rows for rival in row["rivals"]
     )
+    for category in counts.scores:
+        scores = [row["score"] for row in rows if row["category_id"] == category]
+        assert counts.mean_score(category) == pytest.approx(np.mean(scores), abs=1e-9)
     by_decision = counts.by_decision()
     for place, decision in enumerate(DECISIONS):
         scores = [row["score"] for row in rows if row["decision"] == decision]
@@ -129,6 +132,10 @@ def test_unknown_decisions_and_broken_scores_are_counted(tmp_path: Path) -> None
     write_tables(out, "shard-000000", pq.read_table(out / "images"), table)
     counts = counted(out)
     assert counts.by_decision().sum(axis=1).tolist() == [1, 1, 0, 2]
+    sums = dict.fromkeys(table.column("category_id").to_pylist(), 0.0)
+    for category, score in zip(table.column("category_id").to_pylist(), [0.0, 0.0, 1.0, 1.0], strict=True):
+        sums[category] += score
+    assert counts.score_sums == sums
 
 
 def test_no_rows_at_all(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from pipelines.report.texts import Text, both
 from pipelines.storage import StorageOptions, open_storage
 from tests.pipelines.made_runs import write_run
 from tests.pipelines.report.made_page import HOSTILE, MadePage
-from tests.pipelines.report.made_run import write_made_run
+from tests.pipelines.report.made_run import write_made_run, write_tables
 
 
 def page_of(out: Path, config: ReportConfig | None = None) -> str:
@@ -180,6 +180,17 @@ def test_one_of_a_thing_and_code_in_sentences(tmp_path: Path) -> None:
     assert "1 shard is not done" in text
     assert "of 1 image<" in text
     assert both(Text("try `a <b>`", "试 `a <b>`")).count("<code>a &lt;b&gt;</code>") == 2
+
+
+def test_a_class_s_mean_score_is_that_of_its_rows(tmp_path: Path) -> None:
+    """Scores far below a bin of the histogram stay what they are."""
+    out = write_made_run(tmp_path / "run", num_shards=1, images_per_shard=1, num_classes=1)
+    table = pq.read_table(out / "instances" / "shard-000000.parquet")
+    scores = pa.array([0.004, 0.0042, 0.0041, 0.0041], pa.float32())
+    table = table.set_column(table.schema.get_field_index("score"), "score", scores)
+    write_tables(out, "shard-000000", pq.read_table(out / "images"), table)
+    classes = page_of(out).split('<section id="classes">')[1].split("</section>")[0]
+    assert "<td class='n'>0.0041</td>" in classes
 
 
 def test_rows_that_do_not_add_up_come_first(tmp_path: Path) -> None:

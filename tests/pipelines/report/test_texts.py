@@ -9,7 +9,7 @@ from pipelines.codes import FAILURES as FAILURE_CODES
 from pipelines.codes import RETRYABLE
 from pipelines.report import code_texts
 from pipelines.report.charts import round_ticks
-from pipelines.report.texts import Text, both, clean, duration, number, share, shown
+from pipelines.report.texts import Text, both, clean, duration, number, score, share, shown
 
 CHINESE = re.compile("[\u4e00-\u9fff]")
 
@@ -50,6 +50,26 @@ def test_unknown_codes_are_said_to_be_unknown() -> None:
 )
 def test_clean(text: str, expected: str) -> None:
     assert clean(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0.0, "0.00"),
+        (0.00004, "<0.0001"),
+        (0.0001, "0.0001"),
+        (0.0041, "0.0041"),
+        (0.0312, "0.031"),
+        (0.0949, "0.095"),
+        (0.1, "0.10"),
+        (0.534, "0.53"),
+        (0.9949, "0.99"),
+        (0.9951, ">0.99"),
+        (1.0, "1.00"),
+    ],
+)
+def test_score(value: float, expected: str) -> None:
+    assert score(value) == expected
 
 
 def test_a_secret_at_the_cut_is_gone_too() -> None:
