@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.diff import load_settings, say
+from pipelines.counted import counted
 
 if TYPE_CHECKING:
     from pipelines.audit.config import AuditConfig, SampleConfig
@@ -143,7 +144,8 @@ def draw(
     write_whole(out / JSON_LINES, to_json_lines(rows))
     if paths:
         write_whole(
-            out / PAGE, page(rows, f"{len(rows)} labels to judge").encode("utf-8", "backslashreplace")
+            out / PAGE,
+            page(rows, f"{counted(len(rows), 'labels')} to judge").encode("utf-8", "backslashreplace"),
         )
     write_whole(out / RECORD, record.to_bytes())  # last: a folder with it is whole
     return record, len(paths)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.diff import load_settings, say
+from pipelines.counted import counted
 
 if TYPE_CHECKING:
     from pipelines.review.queue import ReviewQueue
@@ -54,11 +55,11 @@ def review(
 
 def _lines(queue: "ReviewQueue", budget: int, out: Path) -> Iterator[str]:
     chosen = queue.chosen
-    yield f"{len(chosen)} of {queue.labels} labels in {out}, the one of highest priority first"
+    yield f"{len(chosen)} of {counted(queue.labels, 'labels')} in {out}, the one of highest priority first"
     if len(chosen) < budget:
         yield (
-            f"fewer than the budget of {budget}: {queue.candidates} labels leave any doubt, {queue.doubles} doubles and"
-            " what is over max_per_image are left out"
+            f"fewer than the budget of {budget}: {counted(queue.candidates, 'labels leave')} any doubt,"
+            f" {counted(queue.doubles, 'doubles')} and what is over max_per_image are left out"
         )
     classes = Counter(each.class_name for each in chosen)
     if classes:

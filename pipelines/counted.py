@@ -8,6 +8,7 @@ _IRREGULAR = {
     "classes": "class",
     "copies": "copy",
     "indexes": "index",
+    "strata": "stratum",
     "stretches": "stretch",
 }
 _NOUNS = (
@@ -20,12 +21,15 @@ _NOUNS = (
         "captions",
         "characters",
         "codes",
+        "doubles",
         "files",
         "formats",
         "images",
+        "labels",
     ),
     *(
         "licences",
+        "lines",
         "masks",
         "names",
         "nights",
@@ -39,10 +43,10 @@ _NOUNS = (
     ),
     *("rows", "scores", "sentences", "shards", "sources", "things", "workers"),
 )
-_VERBS = {"are": "is", "belong": "belongs", "have": "has", "were": "was"}
+_VERBS = {"are": "is", "belong": "belongs", "have": "has", "leave": "leaves", "were": "was"}
 _PHRASE = (
     r"(?P<before>(?:(?!of\b|the\b)[\w-]+ ){0,2}?)"
-    rf"(?P<noun>{'|'.join(_NOUNS)})\b(?![/\w])(?P<verb> (?:are|belong|have|were)\b)?"
+    rf"(?P<noun>{'|'.join(_NOUNS)})\b(?![/\w])(?P<verb> (?:{'|'.join(_VERBS)})\b)?"
 )
 _START = re.compile(_PHRASE)
 _IN_TEMPLATE = re.compile(r"\{(?P<name>\w+)\} " + _PHRASE)

@@ -15,6 +15,7 @@ from typing import Any
 from ovsops.errors import ConfigError
 from ovsops.text.names import nearest
 from pipelines.audit.sample import SampledRow, chance_of
+from pipelines.counted import counted
 
 VERDICTS = {
     "right": "class and mask are right",
@@ -145,7 +146,7 @@ def read_answers(path: Path, uids: Mapping[str, Any]) -> list[Answer]:
         shown = "\n  ".join(problems[:MAX_PROBLEMS])
         rest = len(problems) - MAX_PROBLEMS
         more = f"\n  and {rest} more" if rest > 0 else ""
-        raise ConfigError(f"{path}: {len(problems)} lines cannot be used\n  {shown}{more}")
+        raise ConfigError(f"{path}: {counted(len(problems), 'lines')} cannot be used\n  {shown}{more}")
     return [answer for _, answer in found.values()]
 
 

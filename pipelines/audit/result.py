@@ -22,6 +22,7 @@ from ovsops.metrics.audit import (
 )
 from pipelines.audit.form import VERDICTS, Answer
 from pipelines.audit.record import SampleRecord
+from pipelines.counted import counted
 
 RESULT_VERSION = 1
 
@@ -80,14 +81,14 @@ class AuditResult:
 
 def judge_answers(record: SampleRecord, answers: Sequence[Answer], config: AcceptanceConfig) -> AuditResult:
     """Put answers and sample together. Raises `ConfigError` where no answer counts."""
-    counted = [answer for answer in answers if answer.verdict != "unsure"]
-    if not counted:
+    decided = [answer for answer in answers if answer.verdict != "unsure"]
+    if not decided:
         raise ConfigError(
             f"no row has a verdict that counts: fill the column `verdict` with {', '.join(VERDICTS)}"
         )
     judged: Counter[int] = Counter()
     right: Counter[int] = Counter()
-    for answer in counted:
+    for answer in decided:
         stratum = record.rows[answer.instance_uid].stratum
         judged[stratum] += 1
         right[stratum] += answer.is_right
@@ -106,7 +107,7 @@ def judge_answers(record: SampleRecord, answers: Sequence[Answer], config: Accep
         classes=tuple(_classes(record, counts)),
         confusions=Counter(
             (record.rows[answer.instance_uid].class_name, answer.right_class)
-            for answer in counted
+            for answer in decided
             if answer.right_class and not answer.is_right
         ),
         acceptance=accept(overall, config),
@@ -145,9 +146,8 @@ def next_steps(result: AuditResult) -> tuple[str, ...]:
     left = result.drawn - result.answered
     if left:
         steps.append(
-            f"{left} of {result.drawn} rows have no verdict: finish them; if those left were the hard"
-            " ones, the share seen"
-            " is too good"
+            f"{left} of {counted(result.drawn, 'rows')} {'has' if left == 1 else 'have'} no verdict: finish"
+            f" {'it' if left == 1 else 'them'}; if those left were the hard ones, the share seen is too good"
         )
     if result.overall.covered < 1:
         steps.append(
@@ -162,14 +162,14 @@ def next_steps(result: AuditResult) -> tuple[str, ...]:
             )
         elif result.drawn + acceptance.rows_more > result.labels:
             steps.append(
-                f"not decided, and the run's {result.labels} labels are too few to decide it: the bounds are those of"
-                " what makes the labels, of which a run is a sample; audit a larger run, or ask for less"
+                f"not decided, and the run's {counted(result.labels, 'labels are')} too few to decide it: the"
+                " bounds are those of what makes the labels, of which a run is a sample;"
+                " audit a larger run, or ask for less"
             )
         else:
             steps.append(
-                f"not decided: with this share of right labels some {acceptance.rows_more} rows more would"
-                " be; draw them"
-                f" with --rows {result.drawn + acceptance.rows_more}"
+                f"not decided: with this share of right labels some {counted(acceptance.rows_more, 'rows')} more"
+                f" would be; draw them with --rows {result.drawn + acceptance.rows_more}"
             )
     if acceptance.decision != "accepted":
         worst = [each for each in result.classes if each.count.judged and each.share.high < config.quality][
@@ -203,12 +203,12 @@ class Outcomes:
 
 def outcomes_of(record: SampleRecord, answers: Sequence[Answer]) -> Outcomes:
     """Boxes that were judged. Raises `ConfigError` where there is none: calibrators are about scores of boxes."""
-    counted = [answer for answer in answers if answer.verdict != "unsure"]
-    judged = Counter(record.rows[answer.instance_uid].stratum for answer in counted)
+    decided = [answer for answer in answers if answer.verdict != "unsure"]
+    judged = Counter(record.rows[answer.instance_uid].stratum for answer in decided)
     weights = design_weights(
         np.array(record.sizes, np.float64), np.array([judged[n] for n in range(len(record.sizes))])
     )
-    boxes = [answer for answer in counted if record.rows[answer.instance_uid].is_box]
+    boxes = [answer for answer in decided if record.rows[answer.instance_uid].is_box]
     if not boxes:
         raise ConfigError(
             "no judged label was found by a detector: calibrators are about scores of boxes, and this run has none"

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pipelines.audit.form import VERDICTS
 from pipelines.audit.record import SampleRecord
 from pipelines.audit.result import AuditResult, StratumResult, next_steps
+from pipelines.counted import counted
 
 _MOST = 12
 
@@ -12,12 +13,11 @@ _MOST = 12
 def drawn_lines(record: SampleRecord, out: str, *, num_pictures: int, page: str) -> Iterator[str]:
     """What was drawn and what to do with it."""
     yield (
-        f"{len(record.rows)} of {sum(record.sizes)} labels drawn from {len(record.strata)} strata (seed"
-        f" {record.seed}) into"
-        f" {out}"
+        f"{len(record.rows)} of {counted(sum(record.sizes), 'labels')} drawn from"
+        f" {counted(len(record.strata), 'strata')} (seed {record.seed}) into {out}"
     )
     if num_pictures:
-        yield f"{num_pictures} pictures: open {page}"
+        yield f"{counted(num_pictures, 'pictures')}: open {page}"
     else:
         yield "no pictures: shard, key and box say where each label is"
     yield "1. fill the column `verdict` of audit.csv (or audit.jsonl) with:"
@@ -30,9 +30,10 @@ def result_lines(result: AuditResult) -> Iterator[str]:
     """Shares, the decision, and what to do next."""
     whole = result.overall.interval()
     yield (
-        f"{result.answered} of {result.drawn} rows answered, {result.judged} count"
+        f"{result.answered} of {counted(result.drawn, 'rows')} answered, {result.judged}"
+        f" {'counts' if result.judged == 1 else 'count'}"
         + (f" ({result.verdicts['unsure']} unsure)" if result.verdicts["unsure"] else "")
-        + f"; the run has {result.labels} labels"
+        + f"; the run has {counted(result.labels, 'labels')}"
     )
     yield f"right labels: {whole.value:.1%}, between {whole.low:.1%} and {whole.high:.1%} (95 %)"
     wrong = {v: n for v, n in result.verdicts.items() if v not in ("right", "unsure")}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipelines.counted import counted
 from pipelines.diff.changes import CAUSES, Cause, Change, RunChanges, listed
 from pipelines.diff.drift import DriftReport
 from pipelines.diff.labels import LabelTotals
@@ -44,8 +45,8 @@ def attribute(
         return Attribution(
             suspects=("data",),
             sentences=(
-                f"the {labels.images} images that both runs have carry identical labels, so the labelling"
-                " did not change:"
+                f"the {counted(labels.images, 'images')} that both runs have"
+                f" {'carries' if labels.images == 1 else 'carry'} identical labels, so the labelling did not change:"
                 " what drifted came with other images",
             ),
         )
@@ -57,7 +58,9 @@ def _nothing_moved(changes: RunChanges, labels: LabelTotals) -> list[str]:
         return ["nothing that decides labels changed, and nothing moved"]
     what = " and ".join(_WORDS[cause] for cause in changes.causes)
     sure = (
-        f"the labels of {labels.images} same images are identical" if labels.images else "no drift was found"
+        f"the labels of {counted(labels.images, 'same images')} are identical"
+        if labels.images
+        else "no drift was found"
     )
     return [f"{what} changed, and {sure}"]
 
@@ -65,8 +68,8 @@ def _nothing_moved(changes: RunChanges, labels: LabelTotals) -> list[str]:
 def _of_the_labelling(changes: RunChanges, labels: LabelTotals, drift: DriftReport) -> Attribution:
     suspects: tuple[Cause, ...] = tuple(cause for cause in CAUSES if cause != "data" and changes.of(cause))
     sentences = [
-        f"labels of {labels.images - labels.images_unchanged} of {labels.images} same images differ, so the labelling"
-        " itself changed, not the data alone"
+        f"labels of {labels.images - labels.images_unchanged} of {counted(labels.images, 'same images')} differ, so"
+        " the labelling itself changed, not the data alone"
     ]
     if not suspects:
         sentences.append(

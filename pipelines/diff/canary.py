@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pipelines.counted import counted
 from pipelines.diff.changes import Cause, listed
 from pipelines.diff.compare import DiffResult
 from pipelines.export import committed_rows
@@ -67,15 +68,17 @@ class CanaryVerdict:
         if not self.compared and not (self.gone or self.new):
             return "the canary has no images: it cannot say anything"
         if not self.differs:
-            return f"the canary's labels are what they were ({self.compared} images)"
+            return f"the canary's labels are what they were ({counted(self.compared, 'images')})"
         parts = []
         if self.changed:
             parts.append(
-                f"labels of {len(self.changed)} of {self.compared} images differ ({listed(self.changed, 3)})"
+                f"labels of {len(self.changed)} of {counted(self.compared, 'images')} differ"
+                f" ({listed(self.changed, 3)})"
             )
         if self.gone or self.new:
             parts.append(
-                f"{len(self.gone)} images are gone and {len(self.new)} are new: the shard is another one"
+                f"{counted(len(self.gone), 'images are')} gone and"
+                f" {len(self.new)} {'is' if len(self.new) == 1 else 'are'} new: the shard is another one"
             )
         return f"the canary differs: {'; '.join(parts)}"
 

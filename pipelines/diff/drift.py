@@ -19,6 +19,7 @@ from ovsops.metrics.drift import (
     rate_shift_of,
     shift_of,
 )
+from pipelines.counted import counted
 from pipelines.diff.population import DECISIONS, Feature, Population
 
 FAILED = "failed_share"
@@ -97,7 +98,7 @@ def compare_populations(
 ) -> DriftReport:
     """Compare every feature that either run has; nothing is tested with fewer than `min_images` images in a run."""
     names = {"class_mix": class_names, "class_area": class_names, "decision": DECISIONS, "outcome": outcomes}
-    counted = [
+    present = [
         feature
         for feature in features.values()
         if first.totals[feature.name].sum() + second.totals[feature.name].sum() > 0
@@ -105,9 +106,10 @@ def compare_populations(
     least = min(first.num_images, second.num_images)
     if least < config.min_images:
         reason = (
-            f"one run has {least} images, and nothing is tested below {config.min_images} (drift.min_images)"
+            f"one run has {counted(least, 'images')}, and nothing is tested below"
+            f" {config.min_images} (drift.min_images)"
         )
-        untested = tuple(_described(each, first, second, None, names, config) for each in counted)
+        untested = tuple(_described(each, first, second, None, names, config) for each in present)
         return DriftReport(
             features=untested,
             failed=FailedShare(shift=None),
@@ -115,9 +117,9 @@ def compare_populations(
             num_pairs=0,
             not_tested=reason,
         )
-    check_power(2 * len(counted) + 1, config)
+    check_power(2 * len(present) + 1, config)
     membership, num_pairs = _membership(first, second, pairs, config)
-    blocks = [_sampled(feature, first, second, config) for feature in counted]
+    blocks = [_sampled(feature, first, second, config) for feature in present]
     failed = failed_counts(first, second, outcomes)
     sums = membership.sums(np.concatenate([*blocks, failed], axis=1).astype(np.float64))
     ends = np.cumsum([0, *(block.shape[1] for block in blocks), 2])
@@ -125,7 +127,7 @@ def compare_populations(
     shifts = [
         shift_of(part, first=one, second=two)
         for part, (one, two) in zip(
-            parts, (_binned(feature, first, second, config) for feature in counted), strict=False
+            parts, (_binned(feature, first, second, config) for feature in present), strict=False
         )
     ]
     rate = rate_shift_of(
@@ -138,7 +140,7 @@ def compare_populations(
         _alarmed(
             _described(feature, first, second, shift, names, config), config, adjusted[2 * n : 2 * n + 2]
         )
-        for n, (feature, shift) in enumerate(zip(counted, shifts, strict=True))
+        for n, (feature, shift) in enumerate(zip(present, shifts, strict=True))
     ]
     return DriftReport(
         features=tuple(described),

@@ -32,8 +32,8 @@ def diff_lines(result: DiffResult) -> Iterator[str]:
     """The whole text, a line each."""
     for letter, run in zip("AB", result.runs, strict=True):
         yield (
-            f"{letter}  {run.url}  {run.images} images, {run.labels} labels, {run.shards} shards, recipe"
-            f" {run.recipe_hash[:12]}"
+            f"{letter}  {run.url}  {counted(run.images, 'images')}, {counted(run.labels, 'labels')},"
+            f" {counted(run.shards, 'shards')}, recipe {run.recipe_hash[:12]}"
         )
     yield ""
     yield from _verdict(result)
@@ -92,7 +92,11 @@ def _labels(result: DiffResult) -> Iterator[str]:
         return
     yield f"Labels of the same images ({counted(labels.images, 'images')}, compared by content)"
     if labels.is_identical:
-        yield f"  identical: all {labels.identical} labels, pixel by pixel, with their scores and decisions"
+        whole = "all " if labels.identical != 1 else ""
+        yield (
+            f"  identical: {whole}{counted(labels.identical, 'labels')}, pixel by pixel, with their scores and"
+            " decisions"
+        )
         return
     fates = labels.by_fate
     yield (
@@ -105,7 +109,10 @@ def _labels(result: DiffResult) -> Iterator[str]:
         yield f"  images with another outcome: {', '.join(parts)}"
     yield from _classes(result)
     if labels.examples:
-        shown = [f"{e.shard} {e.key or e.image_uid} ({e.num_changed} labels)" for e in labels.examples[:3]]
+        shown = [
+            f"{e.shard} {e.key or e.image_uid} ({counted(e.num_changed, 'labels')})"
+            for e in labels.examples[:3]
+        ]
         yield f"  most changed images: {', '.join(shown)}"
 
 
@@ -118,7 +125,7 @@ def _matched(labels: LabelTotals) -> Iterator[str]:
     mean = labels.score_difference_sum / labels.matched
     yield f"  scores of matched labels differ by {mean:.3f} on average, {labels.score_difference_max:.3f} at most"
     if labels.recalibrated:
-        yield f"  calibrated scores of {labels.recalibrated} matched labels changed"
+        yield f"  calibrated scores of {counted(labels.recalibrated, 'matched labels')} changed"
     if labels.decisions:
         parts = [f"{a} -> {b}: {n}" for (a, b), n in labels.decisions.most_common(_MOST)]
         yield f"  decisions changed: {', '.join(parts)} ({labels.decisions_share:.1%} of the matched)"

@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from pipelines.codes import REASONS_CARRIED
+from pipelines.counted import counted
 from pipelines.review.config import ReviewConfig
 from pipelines.review.pool import Candidate, Pool
 
@@ -131,5 +132,5 @@ def _reasons(
         reasons.append(f"stands for {represents - 1} more like it")
     mean = sum(counts.values()) / len(counts)
     if counts[category] < mean / 2:
-        reasons.append(f"rare class ({counts[category]} labels)")
+        reasons.append(f"rare class ({counted(counts[category], 'labels')})")
     return tuple(reasons) or ("what is left is surer",)

@@ -213,7 +213,10 @@ def test_forms_come_back_as_they_went(run: Path, tmp_path: Path) -> None:
         (b"\xff\xfeodd", "not UTF-16"),
         (b"PK\x03\x04\x00\x00", "null characters"),
         (b'{"instance_uid": "UID", "verdict": "right"}\n[1]\n{x\n', "2 lines cannot be used"),
-        (b'{"instance_uid": "UID", "verdict": true}\n', "verdict is 'true'; expected text"),
+        (
+            b'{"instance_uid": "UID", "verdict": true}\n',
+            "1 line cannot be used\n.*verdict is 'true'; expected text",
+        ),
         (b'{"instance_uid": "UID", "verdict": ' + b"[" * 100_000, "line 1: is no JSON"),
         (b'instance_uid,verdict\nUID,"right' + b"x" * 200_000 + b'"\n', "field larger than field limit"),
     ],
@@ -305,6 +308,9 @@ def test_all_right_is_accepted_and_most_wrong_rejected(run: Path, tmp_path: Path
     partly = judge_answers(rec, read_answers(fill(rec, tmp_path / "f.csv", few), rec.rows), CONFIG)
     assert "56 of 66 rows have no verdict" in next_steps(partly)[0]
     assert any("no row that counts" in step for step in next_steps(partly))
+    nearly = dict(list(half.items())[:65])
+    partly = judge_answers(rec, read_answers(fill(rec, tmp_path / "f.csv", nearly), rec.rows), CONFIG)
+    assert "1 of 66 rows has no verdict: finish it" in next_steps(partly)[0]
 
 
 def test_nothing_that_counts_is_said(run: Path, tmp_path: Path) -> None:
@@ -386,6 +392,15 @@ def test_what_was_drawn_is_said(run: Path) -> None:
     assert "12 of 66 labels drawn from 3 strata (seed 0) into DIR" in lines
     assert f"ovsops audit {run} --filled DIR/audit.csv" in lines
     assert "not what was never labelled" in lines
+
+
+def test_a_run_of_one_label(tmp_path: Path) -> None:
+    one = record(write_run(tmp_path / "run", {"a.tar": [Picture("p", (Made(1),))]}), rows=1)
+    lines = "\n".join(drawn_lines(one, "DIR", num_pictures=1, page="PAGE"))
+    assert "1 of 1 label drawn from 1 stratum (seed 0) into DIR\n1 picture: open PAGE" in lines
+    answers = read_answers(fill(one, tmp_path / "f.csv", dict.fromkeys(one.rows, "y")), one.rows)
+    said = "\n".join(result_lines(judge_answers(one, answers, CONFIG)))
+    assert "1 of 1 row answered, 1 counts; the run has 1 label\n" in said
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,17 @@ def test_a_run_beside_itself_is_identical(tmp_path: Path) -> None:
     json.dumps(result.to_plain(), allow_nan=False)
 
 
+def test_runs_of_one_label(tmp_path: Path) -> None:
+    first = write_run(tmp_path / "a", {"s.tar": pictures(1, CAT)})
+    assert "1 image, 1 label, 1 shard, recipe" in text(diff(first, first))
+    assert "identical: 1 label, pixel by pixel" in text(diff(first, first))
+    second = write_run(tmp_path / "b", {"s.tar": pictures(1, replace(CAT, category=2))})
+    changed = text(diff(first, second))
+    assert "(1 label)" in changed
+    assert "labels of 1 of 1 same image differ" in changed
+    assert "one run has 1 image," in diff(first, second).drift.not_tested
+
+
 def test_fates_by_class_decisions_and_outcomes(tmp_path: Path) -> None:
     first = write_run(
         tmp_path / "a",
