@@ -46,9 +46,7 @@ def cases(*always: tuple[str, str]) -> list[Any]:
     ]
 
 
-LOCAL_CASES = cases(
-    ("driver", BOUNDARIES[2]), ("driver", BOUNDARIES[3]), ("segment", BOUNDARIES[1]), ("write", BOUNDARIES[1])
-)
+LOCAL_CASES = cases(("driver", BOUNDARIES[3]), ("segment", BOUNDARIES[1]))
 S3_CASES = cases(("driver", BOUNDARIES[3]))
 
 

@@ -40,6 +40,7 @@ def test_ray_data_gives_the_scenes_of_one_process_in_one_order(shards: Path) -> 
     assert by_ray.totals() == {"read": NUM_SCENES + 5, "used": NUM_SCENES, "failed": 5}
 
 
+@pytest.mark.nightly
 def test_two_workers_learn_what_one_with_the_doubled_batch_learns(shards: Path, tmp_path: Path) -> None:
     limits = {"limits": Limits(max_failed_share=0.5)}
     one, two = tmp_path / "one", tmp_path / "two"
@@ -65,6 +66,7 @@ def test_two_workers_learn_what_one_with_the_doubled_batch_learns(shards: Path, 
         assert weight.flatten().tolist() == pytest.approx(others[name].flatten().tolist(), abs=1e-5), name
 
 
+@pytest.mark.nightly
 def test_an_error_of_a_worker_says_what_it_says_alone(shards: Path, tmp_path: Path) -> None:
     job = make_job(
         tmp_path,
