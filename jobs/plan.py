@@ -198,14 +198,14 @@ def count_images(shards: Sequence[Shard], recipe: LabelRecipe) -> ImageCount:
     tars = sorted((s for s in shards if s.kind == "tar"), key=lambda s: (s.size, s.name))
     total = sum(s.size for s in tars)
     if total <= SAMPLE_BYTES:
-        counted = sum(_rows_of(s, recipe, recipe.storage, damages) for s in tars)
-        return ImageCount(number=images + counted, damages=tuple(damages))
+        rows = sum(_rows_of(s, recipe, recipe.storage, damages) for s in tars)
+        return ImageCount(number=images + rows, damages=tuple(damages))
     middle = len(tars) // 2
     sample = [s for s in tars[middle : middle + SAMPLE_SHARDS] if s.size <= SAMPLE_BYTES]
     if not sample:
         return ImageCount(number=None)
-    counted = sum(_rows_of(s, recipe, recipe.storage, damages) for s in sample)
-    estimate = images + counted * total / max(1, sum(s.size for s in sample))
+    rows = sum(_rows_of(s, recipe, recipe.storage, damages) for s in sample)
+    estimate = images + rows * total / max(1, sum(s.size for s in sample))
     return ImageCount(number=estimate, archives=len(sample), damages=tuple(damages))
 
 

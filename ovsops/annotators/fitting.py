@@ -69,7 +69,6 @@ class FitConfig:
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     match_iou: float = 0.5
     """A box is of a true one from this IoU on."""
-    fit_gate: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.match_iou <= 1:
@@ -139,7 +138,7 @@ def fit_expert(
         chosen = None if verdict.is_refused else chosen
     full = replace(bare, recalibration=chosen)
     presence = None
-    if fit.fit_gate and config.presence is not None:
+    if config.presence is not None:
         gate = fitted_gate(first, full, competing=competing, asked=asked, fit=fit)
         presence = judged_presence(second, full, gate, competing=competing, asked=asked)
         full = replace(full, presence=replace(config.presence, gate=gate))

@@ -53,8 +53,10 @@ class EncodeStage(Stage):
             found, dropped = self._regions(row, size_hw)
             notes[i] += [f"{reason}:{count}" for reason, count in sorted(dropped.items())]
             regions.append(found)
-            boxes = Counter(box["category_id"] for box in row["boxes"].as_py() or ())
-            rows = Counter(region["category_id"] for region in found)
+            if not any(ids[i] for ids in complete.values()):
+                continue
+            of_boxes = row["boxes"].values.field("category_id").to_pylist() if row["boxes"].is_valid else ()
+            boxes, rows = Counter(of_boxes), Counter(region["category_id"] for region in found)
             for name, ids in complete.items():
                 ids[i] = ids[i] and still_complete(ids[i], boxes, rows, is_absent=name == "verified_absent")
         kept = batch.select([n for n in schema.names if n in batch.column_names])
