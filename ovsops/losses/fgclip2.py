@@ -102,6 +102,8 @@ class FgClip2Batch:
     """Images of this rank against texts of all ranks that are true of them; None: only an image's own."""
     region_positives: Bool[Tensor, "R R"] | None = None
     """Regions whose phrases are equal; None: every phrase is of one region only."""
+    region_rivals: Bool[Tensor, "R R"] | None = None
+    """Regions whose phrases count as false of each other; None: all that are not equal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +168,7 @@ def fgclip2_loss(
                 batch.region_images,
                 logit_scale=_exp(scales.log_scale_regions, batch.images),
                 positives=batch.region_positives,
+                rivals=batch.region_rivals,
             )
         elif term == "tic":
             terms[term] = tic_loss(batch.region_texts, mode=config.tic_mode)

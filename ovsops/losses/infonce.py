@@ -36,11 +36,14 @@ def infonce_loss(
     *,
     logit_scale: float | Float[Tensor, ""] = LOGIT_SCALE,
     positives: Bool[Tensor, "B M"] | None = None,
+    rivals: Bool[Tensor, "B M"] | None = None,
     reduction: Reduction = "mean",
     gather: Gather = no_gather,
 ) -> Float[Tensor, ""]:
     """Mean of `infonce_of_pairs`; `upstream` divides it by the square of the whole batch, W * B."""
-    losses = infonce_of_pairs(texts, images, logit_scale=logit_scale, positives=positives, gather=gather)
+    losses = infonce_of_pairs(
+        texts, images, logit_scale=logit_scale, positives=positives, rivals=rivals, gather=gather
+    )
     if not len(losses):
         raise ShapeError("InfoNCE: the batch holds no pair, so it has no mean; skip the step on every rank")
     return losses.mean() / len(gather(losses.detach())) ** 2 if reduction == "upstream" else losses.mean()
@@ -52,17 +55,27 @@ def infonce_of_pairs(
     *,
     logit_scale: float | Float[Tensor, ""] = LOGIT_SCALE,
     positives: Bool[Tensor, "B M"] | None = None,
+    rivals: Bool[Tensor, "B M"] | None = None,
     gather: Gather = no_gather,
 ) -> Float[Tensor, " B"]:
     """Each pair's loss: half of finding its image among all images, half of finding its text among all texts.
 
     `positives[i, j]` says that text i is true of image j of all ranks and image i of text j; the target is
     then uniform over the true ones. It must hold i's own pair (`siglip.equal_pairs` builds such a matrix).
-    Left out, only the own pair is true.
+    Left out, only the own pair is true. `rivals[i, j]` says that pair j competes with pair i; left out, all do. What
+    is neither true nor a rival is not looked at: whether it is true nobody knows.
     """
     by_text = cosines(texts, gather(images)) * logit_scale
     by_image = cosines(images, gather(texts)) * logit_scale
     own = torch.arange(len(texts), device=texts.device) + gather.rank * len(texts)
+    if rivals is not None:
+        if rivals.shape != by_text.shape:
+            raise ShapeError(
+                f"rivals are {tuple(rivals.shape)}, similarities {tuple(by_text.shape)}: both must agree"
+            )
+        is_own = own[:, None] == torch.arange(by_text.shape[1], device=texts.device)
+        unknown = ~(rivals | (is_own if positives is None else positives))
+        by_text, by_image = (logits.masked_fill(unknown, -torch.inf) for logits in (by_text, by_image))
     if positives is None:
         rows = F.cross_entropy(by_text, own, reduction="none")
         columns = F.cross_entropy(by_image, own, reduction="none")
@@ -73,7 +86,8 @@ def infonce_of_pairs(
             "pair must be true of itself (build it with equal_pairs and the same gather)"
         )
     target = positives / positives.sum(dim=1, keepdim=True)
-    return -(target * (by_text.log_softmax(dim=1) + by_image.log_softmax(dim=1))).sum(dim=1) / 2
+    likelihoods = by_text.log_softmax(dim=1) + by_image.log_softmax(dim=1)
+    return -(target * likelihoods.masked_fill(~positives, 0.0)).sum(dim=1) / 2  # 0 * -inf would be nan
 
 
 def symmetric_infonce(

@@ -68,12 +68,17 @@ class RegionBatch(CaptionBatch):
     """The true phrase of each, often a fuller one than in `phrases`."""
     negatives: tuple[tuple[str, ...], ...]
     """Phrases of each that are wrong in an attribute, as many for one as for another."""
+    label_keys: Int[Tensor, " R"] | None = None
+    """Equal for regions that are no rivals of each other, as one's phrase may be true of the other; None: all whose
+    phrases differ are rivals."""
     things: "ThingMaps | None" = None
     """What is known of every pixel, where a source knows it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         of_regions = {len(self.boxes_xyxy), len(self.box_images), len(self.phrases), len(self.phrase_keys)}
+        if self.label_keys is not None:
+            of_regions.add(len(self.label_keys))
         of_hard = {len(self.hard_regions), len(self.hard_phrases), len(self.negatives)}
         counts = {len(row) for row in self.negatives}
         if len(of_regions) != 1 or len(of_hard) != 1 or len(counts) > 1 or counts == {0}:

@@ -8,7 +8,7 @@ bucket of patches as far as they fill batches, so that little is padded.
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from ovsops.training.fgclip2_sets_order import SetOrder
 from ovsops.training.fields import require_at_least, require_share
 from ovsops.training.scenes import step_generator
 
+Rivals = Literal["all", "other_labels"]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SetRegion:
@@ -32,6 +34,8 @@ class SetRegion:
     long_expr: str
     negatives: tuple[str, ...] = ()
     """Ten expressions that are false for the region, or none: then it is a phrase only."""
+    label: str = ""
+    """Name of its category; "" where the set says none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +60,10 @@ class SetBank(Protocol):
     def sizes_hw(self) -> Int64[np.ndarray, "N 2"]:
         """Height and width of each image in pixels."""
 
+    @property
+    def is_labelled(self) -> bool:
+        """Whether every region has a label."""
+
     def image(self, place: int) -> SetImage:
         """Texts and boxes of one image."""
 
@@ -76,6 +84,10 @@ class SetRegionsConfig:
     groups take the short one, which their negatives are made of."""
     mix_languages: bool = False
     """Let a batch hold texts of several languages: expressions of one meaning then count as different."""
+    rivals: Rivals = "all"
+    """Regions of a step that are pushed away from a region's phrase: `all` whose phrases differ, as published; or
+    those of `other_labels` alone. A short phrase may be true of another thing of its name (`ball` of a red one), and
+    nobody looked; negatives of the set were looked at."""
     by_bucket: bool = True
     """Put images of one bucket of patches into a batch where they fill one; the rest go together."""
 
@@ -99,9 +111,15 @@ class SetRegions:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """`patch_size` is the model's, for the buckets. Raises TrainingError where a language fills no batch."""
+        """`patch_size` is the model's, for the buckets. Raises TrainingError where a language fills no batch, or
+        where labels are asked for and a region has none."""
         self.bank, self.batch_size, self.seed = bank, batch_size, seed
         self.config = SetRegionsConfig() if config is None else config
+        if self.config.rivals == "other_labels" and not bank.is_labelled:
+            raise TrainingError(
+                "program.set_regions.rivals is other_labels, but a region of the set has no `category`: write the set "
+                "with the dataset job, or take rivals: all"
+            )
         self.rank, self.world_size = rank, world_size
         sizes, of_size = np.unique(bank.sizes_hw, axis=0, return_inverse=True)
         budgets = np.array([patch_budget((h, w), patch_size=patch_size) for h, w in sizes.tolist()], np.int64)
@@ -147,6 +165,11 @@ class SetRegions:
             hard_regions=torch.from_numpy(hard),
             hard_phrases=tuple(found[number][1].short_expr for number in hard.tolist()),
             negatives=tuple(found[number][1].negatives for number in hard.tolist()),
+            label_keys=(
+                keys_of([region.label for _, region in found])
+                if self.config.rivals == "other_labels"
+                else None
+            ),
         )
 
     def _places(self, step: int) -> list[int]:

@@ -210,6 +210,7 @@ class FgClip2Stage2Program:
         phrases = embedder.texts([*batch.phrases, *hard], length="box")
         of_regions, of_hard = phrases.split([len(batch.phrases), len(hard)])
         keys = batch.phrase_keys.to(self.device)
+        labels = None if batch.label_keys is None else batch.label_keys.to(self.device)
         embedded = FgClip2Batch(
             images=images,
             texts_short=embedder.texts(batch.captions_short, length="short"),
@@ -220,5 +221,6 @@ class FgClip2Stage2Program:
             hard_texts=of_hard.unflatten(0, (len(batch.negatives), num_texts)),
             global_positives=equal_pairs(batch.caption_keys.to(self.device), gather=self.gather),
             region_positives=keys[:, None] == keys[None],
+            region_rivals=None if labels is None else labels[:, None] != labels[None],
         )
         return embedded, tokens, patches

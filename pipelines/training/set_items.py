@@ -114,6 +114,8 @@ def _lowered(region: object) -> object:
     if not isinstance(region, dict):
         return region
     kept = {name: region[name] for name in ("bbox", "flag_short_neg") if name in region}
+    label = region.get("category")
+    kept["category"] = label.strip().lower() if isinstance(label, str) else ""
     for name in ("short_expr", "long_expr"):
         if name in region:
             kept[name] = region[name].lower() if isinstance(region[name], str) else region[name]
@@ -145,4 +147,5 @@ def _region(region: Any) -> SetRegion:
         short_expr=region["short_expr"],
         long_expr=region["long_expr"],
         negatives=tuple(texts),
+        label=region["category"],
     )

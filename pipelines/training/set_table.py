@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Int64, UInt8
 
 from ovsops.errors import RowError, TrainingError
@@ -20,6 +21,12 @@ class SetTable:
         sides = [table.column(name).to_numpy() for name in ("height", "width")]
         self.sizes_hw: Int64[np.ndarray, "N 2"] = np.stack(sides, axis=1).astype(np.int64)
 
+    @property
+    def is_labelled(self) -> bool:
+        """Whether every region has a label."""
+        labels = pc.struct_field(self.table.column("regions").combine_chunks().flatten(), "label")
+        return bool(pc.all(pc.not_equal(labels, ""), min_count=0).as_py())
+
     def image(self, place: int) -> SetImage:
         """Texts and boxes of one image."""
         short, long, regions = (
@@ -34,6 +41,7 @@ class SetTable:
                     short_expr=region["short_expr"],
                     long_expr=region["long_expr"],
                     negatives=tuple(region["negatives"]),
+                    label=region["label"],
                 )
                 for region in regions
             ),

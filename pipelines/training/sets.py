@@ -49,6 +49,7 @@ REGION = pa.struct(
         pa.field("short_expr", pa.string(), nullable=False),
         pa.field("long_expr", pa.string(), nullable=False),
         pa.field("negatives", pa.list_(pa.string()), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
     ]
 )
 SET_ROW = pa.schema(

@@ -244,6 +244,16 @@ def test_equal_phrases_are_no_negatives_of_each_other() -> None:
     assert float(fgclip2_loss(other, SCALES, margin=0.0).terms["fgv"]) != pytest.approx(float(ours), rel=1e-3)
 
 
+def test_regions_that_are_no_rivals_are_no_negatives_of_each_other() -> None:
+    """Four regions, two by two of a label: FGV is that of a batch without the other of the label, on average."""
+    batch = batch_of(4)
+    labels = torch.tensor([0, 1, 0, 1])
+    by_label = fgclip2_loss(replace(batch, region_rivals=labels[:, None] != labels[None]), SCALES, margin=0.0)
+    everybody = fgclip2_loss(replace(batch, region_rivals=torch.ones(4, 4).bool()), SCALES, margin=0.0)
+    assert float(by_label.terms["fgv"]) < float(everybody.terms["fgv"])
+    torch.testing.assert_close(everybody.total, fgclip2_loss(batch, SCALES, margin=0.0).total)
+
+
 def test_hard_texts_need_a_negative() -> None:
     with pytest.raises(ShapeError, match="at least one negative"):
         fgt_loss(unit(2), unit(2, 1), logit_scale=1.0)

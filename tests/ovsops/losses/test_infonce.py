@@ -86,6 +86,36 @@ def test_positives_must_hold_the_own_pair() -> None:
         infonce_of_pairs(*pairs(2), positives=torch.zeros(2, 2, dtype=torch.bool))
 
 
+def test_what_is_no_rival_is_not_looked_at() -> None:
+    """Pairs 0 and 1 know nothing of each other: each meets pair 2 alone, as in a batch without the other."""
+    texts, images = pairs(3)
+    rivals = torch.tensor([[0, 0, 1], [0, 0, 1], [1, 1, 0]]).bool()
+    losses = infonce_of_pairs(texts, images, rivals=rivals)
+    for own in (0, 1):
+        torch.testing.assert_close(losses[own], infonce_of_pairs(texts[[own, 2]], images[[own, 2]])[0])
+    torch.testing.assert_close(losses[2], infonce_of_pairs(texts, images)[2])
+    torch.testing.assert_close(
+        losses, infonce_of_pairs(texts, images, rivals=rivals, positives=torch.eye(3).bool())
+    )
+
+
+def test_a_pair_without_rivals_costs_nothing_and_has_a_gradient() -> None:
+    texts, images = pairs(3)
+    texts.requires_grad_()
+    positives = equal_pairs(torch.tensor([0, 1, 0]))
+    for known in (None, positives):
+        losses = infonce_of_pairs(texts, images, positives=known, rivals=torch.zeros(3, 3).bool())
+        assert losses[1].item() == 0
+        losses.sum().backward()
+        assert texts.grad is not None
+        assert bool(texts.grad.isfinite().all())
+
+
+def test_rivals_must_fit_the_pairs() -> None:
+    with pytest.raises(ShapeError, match="rivals are"):
+        infonce_of_pairs(*pairs(3), rivals=torch.zeros(3, 2).bool())
+
+
 def test_one_pair_costs_nothing_and_no_pair_is_an_error() -> None:
     assert infonce_loss(*pairs(1)).item() == 0
     with pytest.raises(ShapeError, match="holds no pair"):

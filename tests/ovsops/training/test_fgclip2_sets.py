@@ -21,9 +21,13 @@ NEGATIVES = (*(f"{colour} fish" for colour in COLOURS[1:]), "red tree", "red key
 SIZES = ((64, 64), (48, 96), (160, 160), (64, 64))
 
 
-def region(phrase: str = "red fish", *, negatives: tuple[str, ...] = ()) -> SetRegion:
+def region(phrase: str = "red fish", *, negatives: tuple[str, ...] = (), label: str = "") -> SetRegion:
     return SetRegion(
-        box=(0.25, 0.0, 0.5, 1.0), short_expr=phrase, long_expr=f"a {phrase} on grass", negatives=negatives
+        box=(0.25, 0.0, 0.5, 1.0),
+        short_expr=phrase,
+        long_expr=f"a {phrase} on grass",
+        negatives=negatives,
+        label=label,
     )
 
 
@@ -37,6 +41,10 @@ class MadeBank:
         self.languages = languages or ("en",) * len(images)
         self.sizes_hw = np.array([sizes[place % len(sizes)] for place in range(len(images))], np.int64)
         self.drawn_hw = self.sizes_hw
+
+    @property
+    def is_labelled(self) -> bool:
+        return all(region.label for image in self.images for region in image.regions)
 
     def image(self, place: int) -> SetImage:
         return self.images[place]
@@ -242,3 +250,19 @@ def test_phrases_without_negatives_are_phrases_only(tmp_path: Path) -> None:
     assert float(losses["fgv"].detach()) > 0
     assert float(losses["fgt_skipped"]) == 1
     assert float(losses["fgv_skipped"]) == 0
+
+
+def test_regions_of_one_label_are_no_rivals_where_that_is_asked_for() -> None:
+    fish = [
+        made_image(place, region("red fish", label="fish"), region("key", label="key")) for place in range(4)
+    ]
+    by_label = SetRegionsConfig(rivals="other_labels")
+    keys = source(MadeBank(fish), by_label).regions(0).label_keys
+    assert keys is not None
+    assert keys.tolist() == [0, 1] * 4
+    assert source(MadeBank(fish)).regions(0).label_keys is None
+
+
+def test_rivals_by_label_need_labels() -> None:
+    with pytest.raises(TrainingError, match="has no `category`"):
+        source(made_bank(), SetRegionsConfig(rivals="other_labels"))

@@ -70,6 +70,8 @@ def test_a_set_is_read_whole_in_every_format(sets: dict[str, Path], name: str) -
             assert (region.short_expr, region.long_expr) == (written.short_expr, written.long_expr)
             assert region.box == pytest.approx(written.box, abs=1e-7)
             assert region.negatives == (written.negatives.texts if written.negatives else ())
+            assert region.label == written.category
+    assert bank.is_labelled
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -227,6 +229,13 @@ def test_texts_are_read_in_lower_case_so_that_case_gives_nothing_away(written: P
     )
     rows = read(written)
     assert SetTable(rows.table, rows.images).image(1) == before
+
+
+def test_a_set_of_others_may_have_no_categories(written: Path) -> None:
+    spoil(written, lambda items: first_region(items).pop("category"))
+    rows = read(written)
+    assert rows.regions["failed"] == 0
+    assert not SetTable(rows.table, rows.images).is_labelled
 
 
 def test_a_presence_of_is_cn_makes_an_image_chinese(written: Path) -> None:
