@@ -13,86 +13,43 @@ from captions, which name what a picture shows. `train_llmdet_miniature.yaml` ma
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
 
-import numpy as np
 import torch
 
-from benchmarks.miniature_quality import Row, markdown
-from jobs.named_settings import named_detector, named_segmenter
-from ovsops.annotators.build import compute_annotator_text, expert_classes, load_annotator
-from ovsops.annotators.calibrated import class_groups
-from ovsops.annotators.config import AnnotatorConfig, ExpertConfig
-from ovsops.annotators.fingerprint import score_fingerprint
-from ovsops.annotators.fitting import (
-    FitConfig,
-    FittedExpert,
-    Observed,
-    TrueBoxes,
-    default_presence,
-    detection_counts,
-    fit_chances,
-    fit_expert,
-    judged_outcomes,
-    observe,
+from benchmarks.boxes.presence import presence_table
+from benchmarks.boxes.study import (
+    DRAWS,
+    FITTING,
+    Study,
+    fitted_calibrator,
+    shown,
+    study,
 )
-from ovsops.annotators.judging import JudgedBoxes, judge_boxes, unjudged
+from benchmarks.miniature_quality import Row, markdown
+from jobs.named_settings import named_segmenter
+from ovsops.annotators.calibrated import class_groups
+from ovsops.annotators.fitting import (
+    detection_counts,
+    judged_outcomes,
+)
+from ovsops.annotators.judging import unjudged
 from ovsops.annotators.regions import InstancesConfig, cut_regions
-from ovsops.backbones.checkpoint import Checkpoint
 from ovsops.backbones.detections import Detections
 from ovsops.masks.regions import RegionConfig
-from ovsops.metrics.bootstrap import BootstrapConfig, Interval
 from ovsops.metrics.calibration import calibration_error, reliability_table
 from ovsops.metrics.detection import DetectionConfig, DetectionCounts, ap_interval
 from ovsops.metrics.objects import true_objects
-from ovsops.miniature.scene import draw_scene
-from ovsops.miniature.splits import seeds_of
-from ovsops.regions.calibration import ScoreCalibrator
 from ovsops.segmenters.kinds import compute_text, load_segmenter
-from ovsops.text.vocabulary import Vocabulary
 from ovsops.training.box_quality import (
-    BoxScene,
     ap50_difference,
-    as_the_gate_says,
-    box_scenes,
     colour_noun_vocabulary,
-    concept_counts,
-    concept_intervals,
-    half_absent,
     region_objects,
     spread_over_groups,
 )
 from ovsops.training.shipping import world_vocabulary
 from pipelines.evaluation.plots import reliability_diagram
-
-DRAWS = BootstrapConfig(num_resamples=200)
-FITTING = FitConfig()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Study:
-    """One vocabulary: what was observed of both splits, and the numbers that were fitted on the first."""
-
-    vocabulary: Vocabulary
-    annotators: AnnotatorConfig
-    expert: ExpertConfig
-    competing: torch.Tensor
-    fitting: list[Observed]
-    test: list[Observed]
-    fitted: FittedExpert
-    scenes: list[BoxScene]
-
-    def judged(self, config: ExpertConfig) -> list[JudgedBoxes]:
-        """The test split's boxes under a config."""
-        return [judge_boxes(o.look, o.found, config, competing=self.competing) for o in self.test]
-
-    def truths(self) -> list[Any]:
-        """The test split's true boxes."""
-        return [o.truth for o in self.test]
 
 
 def main() -> None:
@@ -133,74 +90,6 @@ def main() -> None:
         print(markdown(rows), flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", "utf-8")
-
-
-def study(
-    vocabulary: Vocabulary,
-    ask: Literal["classes", "groups"],
-    *,
-    language: str,
-    detector_source: str,
-    sizes: tuple[int, int],
-) -> Study:
-    """Observe both splits and fit on the first."""
-    expert = ExpertConfig(
-        fgclip2=Checkpoint(source="miniature:fgclip2"),
-        presence=default_presence(),
-        nms_iou=0.7,
-        min_score=0.0,
-    )
-    checkpoint = {"source": detector_source}
-    detector = named_detector("llmdet_miniature", languages=[language], ask=ask, llmdet=checkpoint)
-    if language == "zh" and ask == "groups":
-        vocabulary = in_chinese(vocabulary)
-    annotators = AnnotatorConfig(detector=detector, expert=expert)
-    text = compute_annotator_text(annotators, vocabulary, (language,))
-    annotator = load_annotator(annotators, vocabulary, (language,), text)
-    classes = expert_classes(expert, vocabulary, (language,))
-    split = {"validation": sizes[0], "test": sizes[1]}
-    scenes = {
-        name: list(box_scenes(map(draw_scene, seeds_of(name)[:count]), vocabulary))  # type: ignore[arg-type]
-        for name, count in split.items()
-    }
-    observed = {
-        name: list(observe(annotator, ((s.image, s.truth) for s in some))) for name, some in scenes.items()
-    }
-    fitted = fit_expert(
-        observed["validation"],
-        expert,
-        competing=classes.competing,
-        has_groups=True,
-        asked=[i for i, spec in enumerate(vocabulary.classes) if spec.kind == "thing"],
-        fit=FITTING,
-    )
-    return Study(
-        vocabulary=vocabulary,
-        annotators=annotators,
-        expert=expert,
-        competing=classes.competing,
-        fitting=observed["validation"],
-        test=observed["test"],
-        fitted=fitted,
-        scenes=scenes["test"],
-    )
-
-
-def in_chinese(vocabulary: Vocabulary) -> Vocabulary:
-    """The same classes with groups in Chinese, for a detector that is asked for groups."""
-    nouns = {spec.name: spec.prompts["zh"][0] for spec in world_vocabulary().classes}
-    return replace(
-        vocabulary,
-        classes=tuple(replace(spec, group=nouns[spec.group]) for spec in vocabulary.classes),
-    )
-
-
-def shown(interval: Interval, place: int | None = None) -> str:
-    """`0.843 (0.821 to 0.860)`."""
-    value, low, high = (
-        np.atleast_1d(each)[place or 0] for each in (interval.value, interval.low, interval.high)
-    )
-    return f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 
 def recalibration_table(found: Study) -> list[Row]:
@@ -257,112 +146,6 @@ def recalibration_table(found: Study) -> list[Row]:
     if verdict is not None:
         print(f"region classifier alone: {verdict.classifier_accuracy:.3f}, chance {verdict.chance:.3f}")
     return rows
-
-
-def presence_table(found: Study) -> list[Row]:
-    """IL_MCC and cgF1 at the threshold that was best on validation, and at 0.5, which is the metric's own.
-
-    The last row takes presence from the gate alone: its chance that a class is there, from the threshold on that was
-    fitted with it; boxes of what is there count from the score of the column on, at least the best one.
-    """
-    things = [i for i, spec in enumerate(found.vocabulary.classes) if spec.kind == "thing"]
-    config = found.fitted.config
-    assert config.presence is not None
-    bare = replace(config, presence=None)
-    fit_truths = [o.truth for o in found.fitting]
-    fit_asked = half_absent(fit_truths, things, seed=1)
-    asked = half_absent(found.truths(), things)
-    gated = replace(config, presence=replace(config.presence, keep=0.0, low=0.0))
-    rows: list[Row] = []
-    systems = {
-        "detector alone": (
-            [unjudged(o.found) for o in found.fitting],
-            [unjudged(o.found) for o in found.test],
-        ),
-    }
-    if bare.recalibration is not None:
-        systems["recalibrated"] = (fitting_boxes(found, bare), found.judged(bare))
-    chances = chances_of(found, bare)
-    systems["chances instead of scores"] = (
-        [chances(boxes) for boxes in fitting_boxes(found, bare)],
-        [chances(boxes) for boxes in found.judged(bare)],
-    )
-    systems["without the classes that the gate calls absent"] = (
-        fitting_boxes(found, gated),
-        found.judged(gated),
-    )
-    systems["presence is the gate's word"] = systems["without the classes that the gate calls absent"]
-    for name, (fitting, test) in systems.items():
-        present = config.presence.gate.present if name == "presence is the gate's word" else None
-        counted = partial(counts_at, present=present)
-        best = max(
-            np.linspace(0.05, 0.6, 12).tolist(),
-            key=lambda t: float(cg_of(counted(fitting, fit_truths, fit_asked, t))),
-        )
-        mcc, cgf1 = concept_intervals(counted(test, found.truths(), asked, best), DRAWS)
-        fixed = counted(test, found.truths(), asked, 0.5)
-        rows.append(
-            {
-                "boxes": name,
-                "threshold (fitted)": f"{best:.2f}",
-                "IL_MCC": shown(mcc),
-                "cgF1": shown(cgf1),
-                "IL_MCC at 0.5": shown(concept_intervals(fixed, DRAWS)[0]),
-                "cgF1 at 0.5": shown(concept_intervals(fixed, DRAWS)[1]),
-            }
-        )
-    return rows
-
-
-def counts_at(
-    boxes: Sequence[JudgedBoxes],
-    truths: Sequence[TrueBoxes],
-    asked: Sequence[Sequence[int]],
-    threshold: float,
-    *,
-    present: float | None,
-) -> np.ndarray:
-    """Counts of boxes from a score on; with `present` the gate says from that presence score on what is there."""
-    if present is not None:
-        boxes = [as_the_gate_says(each, present=present, threshold=threshold) for each in boxes]
-    return concept_counts(boxes, truths, asked=asked, threshold=threshold)
-
-
-def chances_of(found: Study, config: ExpertConfig) -> Callable[[JudgedBoxes], JudgedBoxes]:
-    """The same boxes with the calibrator's chances as their scores."""
-    groups = class_groups(found.vocabulary)
-    calibrator = fitted_calibrator(found, config)
-
-    def replaced(judged: JudgedBoxes) -> JudgedBoxes:
-        chances = calibrator.calibrated(
-            judged.scores.double().numpy(), groups[judged.labels.numpy()], fingerprint=calibrator.fingerprint
-        )
-        return replace(judged, scores=torch.from_numpy(chances).float())
-
-    return replaced
-
-
-def fitted_calibrator(found: Study, config: ExpertConfig) -> ScoreCalibrator:
-    """Chances of the final scores under a config, from validation scenes."""
-    final = replace(found.annotators, expert=config)
-    return fit_chances(
-        found.fitting,
-        config,
-        competing=found.competing,
-        class_groups=class_groups(found.vocabulary),
-        fingerprint=score_fingerprint(final, found.vocabulary),
-        fit=FITTING,
-    )
-
-
-def fitting_boxes(found: Study, config: ExpertConfig) -> list[JudgedBoxes]:
-    """The fitting split's boxes under a config."""
-    return [judge_boxes(o.look, o.found, config, competing=found.competing) for o in found.fitting]
-
-
-def cg_of(rows: np.ndarray) -> float:
-    """cgF1 of all images; nan counts as nothing."""
-    return float(np.nan_to_num(concept_intervals(rows, BootstrapConfig(num_resamples=1))[1].value))
 
 
 def chances_table(found: Study, plot: Path | None, write: Path | None) -> list[Row]:
