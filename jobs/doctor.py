@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.asking import ask_facts, asked_checkpoints, asking_of, check_key, pin_asked
-from jobs.label import check_devices, find_vocabulary, installed_versions
+from jobs.label import check_devices, installed_versions
+from jobs.label_resolve import find_vocabulary
 from jobs.logs import escape_controls
 from jobs.plan import memory_per_actor, readable
 from jobs.recipe import LoadedRecipe

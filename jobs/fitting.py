@@ -12,8 +12,8 @@ import torch
 import yaml
 from rich.console import Console
 
-from jobs.label import ResolvedLabel, resolve
 from jobs.label_recipe import LabelRecipe
+from jobs.label_resolve import ResolvedLabel, resolve
 from jobs.recipe import LoadedRecipe
 from jobs.truth import find_object_truth
 from ovsops.annotators.annotator import Pixels

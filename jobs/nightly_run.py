@@ -13,7 +13,7 @@ from rich.console import Console
 
 from jobs.engines import EngineName
 from jobs.exits import exit_code_of
-from jobs.label import ResolvedLabel, resolve
+from jobs.label_resolve import ResolvedLabel, resolve
 from jobs.nightly_alert import finished_alert, unfinished_alert
 from jobs.nightly_recipe import NightlyRecipe
 from jobs.nightly_steps import NOTHING, Tonight, check_steps, label_recipe, steps_of

@@ -19,7 +19,8 @@ from rich.console import Console
 from jobs.audit import CSV, draw
 from jobs.engines import EngineName
 from jobs.evaluate import run_evaluation
-from jobs.label import recipe_of_output, resolve, run_recipe
+from jobs.label import recipe_of_output, run_recipe
+from jobs.label_resolve import resolve
 from jobs.live import make_observer
 from jobs.named_settings import merge, named_as_mappings, with_named_settings
 from jobs.nightly_recipe import AuditDraw, CanaryConfig, NightlyRecipe

@@ -16,8 +16,9 @@ from rich.table import Table
 
 from jobs.asking import ask_facts
 from jobs.exits import ExitCode, PreflightError
-from jobs.label import ResolvedLabel, check_devices, check_output, resolve
+from jobs.label import check_devices, check_output
 from jobs.label_recipe import LabelRecipe
+from jobs.label_resolve import ResolvedLabel, resolve
 from jobs.places import output_problem
 from jobs.plan_needs import asking_problems, missing_checkpoints, presets_once
 from jobs.recipe import LoadedRecipe, to_plain

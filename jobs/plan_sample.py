@@ -19,7 +19,8 @@ import torch
 
 from jobs.engines import EngineName
 from jobs.exits import ExitCode, PreflightError
-from jobs.label import ResolvedLabel, prepare_resolved
+from jobs.label import prepare_resolved
+from jobs.label_resolve import ResolvedLabel
 from jobs.logs import escape_controls
 from jobs.own_folder import claim_folder
 from jobs.plan import ImageCount, Look, Plan, look_at, readable
