@@ -11,6 +11,7 @@ from ovsops.negatives.llm_replies import REPLY_FAULTS
 from pipelines import codes
 from pipelines.embedding import REASONS as VECTOR_REASONS
 from pipelines.endpoint_config import RETRYABLE_CODES, EndpointError
+from pipelines.llm_batch import BatchError
 from pipelines.report.code_texts import CARRIED, FAILURES, LEFT_OUT, NOTES
 from pipelines.training_sets.drops import REASONS as DROPS
 
@@ -35,7 +36,16 @@ def codes_page() -> str:
 
 def endpoint_codes() -> dict[str, str]:
     """Codes of questions without an answer, as the docstring of `EndpointError` explains them."""
-    lines = (EndpointError.__doc__ or "").splitlines()
+    return _explained(EndpointError)
+
+
+def batch_codes() -> dict[str, str]:
+    """The same of `BatchError`: questions to a model that Ray Data's own stage runs."""
+    return _explained(BatchError)
+
+
+def _explained(error: type[Exception]) -> dict[str, str]:
+    lines = (error.__doc__ or "").splitlines()
     pairs = (line.split(maxsplit=1) for line in lines if line.strip().startswith("E_"))
     return {code: _sentence(text) for code, text in pairs}
 
@@ -72,13 +82,13 @@ def _lines() -> Iterator[str]:
         "Questions without an answer",
         "Counted in the `notes` of an image that is labelled all the same (`E_ENDPOINT_TIMEOUT:3`); the region has"
         " `R_NO_ANSWER`. `ovsops retry OUT --code CODE` asks again. In the negatives job they are counted in"
-        " `llm.unanswered` of the summary.",
+        " `llm.unanswered` of the summary; the last two are of a recipe with `llm.vllm`.",
     )
     yield from _table(
         ("code", "says", "again"),
         (
             (code, text, "yes" if code in RETRYABLE_CODES else "")
-            for code, text in sorted(endpoint_codes().items())
+            for code, text in [*sorted(endpoint_codes().items()), *sorted(batch_codes().items())]
         ),
     )
     yield from _section("Regions", "`reason_codes` of a row in `instances/`: what is to be known of it.")
@@ -101,8 +111,8 @@ def _lines() -> Iterator[str]:
     )
     yield from _section(
         "Answers that are refused",
-        "Counted in `llm.refused` of the summary of the negatives job: a language model's words. It is asked once"
-        " more.",
+        "Counted in `llm.refused` of the summary of the negatives job: a language model's words. An endpoint is asked"
+        " once more.",
     )
     yield from _table(("code", "says"), _sentences(REPLY_FAULTS))
     yield from _section("Training sets", "Counted in the card and the report of a set.")

@@ -6,6 +6,7 @@ from typing import Literal
 from ovsops.errors import ConfigError
 from ovsops.negatives.config import NegativeConfig
 from pipelines.endpoint_config import ENDPOINT_SETTINGS
+from pipelines.llm_batch import VLLM_SETTINGS
 from pipelines.negatives import DrawConfig
 from pipelines.negatives_audit import AuditConfig
 from pipelines.negatives_llm import LlmDraw
@@ -55,6 +56,7 @@ class NegativesRecipe:
             "validate.margin.fgclip2.revision",
             "validate.margin.device",
             *(f"llm.endpoint.{name}" for name in ENDPOINT_SETTINGS),
+            *(f"llm.vllm.{name}" for name in VLLM_SETTINGS),
             "llm.stop_after",
             "llm.max_unanswered_share",
             "audit",
@@ -87,7 +89,8 @@ class NegativesRecipe:
                 "llm: a model may write the caption itself, or one negative twice, and nobody would look: set"
                 " validate.texts"
             )
-        if self.llm.endpoint.max_cost is not None and self.work_on.actors < 1:
+        endpoint = self.llm.endpoint
+        if endpoint is not None and endpoint.max_cost is not None and self.work_on.actors < 1:
             raise ConfigError(
                 "llm.endpoint.max_cost is what one worker may spend, and work_on.actors is 0: each task would be a"
                 " new one; give 1 or more"

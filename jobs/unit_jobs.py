@@ -33,6 +33,7 @@ from pipelines.dataset import DatasetJob, dataset_units
 from pipelines.dataset_plan import SetRules
 from pipelines.embedding import EmbedJob, embed_units
 from pipelines.labelled_shards import LabelRun, open_label_run
+from pipelines.llm_batch import NEEDS_RAY, BatchError, check_vllm, gpu_shortage
 from pipelines.manifest import UNIT_JOBS, job_of_manifest, read_manifest
 from pipelines.mine_job import MineJob, stored_units
 from pipelines.negatives import NegativesJob, negatives_commits, negatives_units
@@ -56,6 +57,7 @@ _MADE_OF = "made_of"
 def prepare_units(loaded: LoadedUnits) -> UnitJob:
     """A job that can run; no image is read. Raises ConfigError, OutputError, StorageError."""
     recipe = absolute(loaded.recipe)
+    check_batch_stage(recipe)
     try:
         labels = open_label_run(recipe.labels, recipe.storage)
     except OutputError as error:
@@ -113,7 +115,8 @@ def _negatives_job(recipe: NegativesRecipe, labels: LabelRun) -> NegativesJob:
     if recipe.llm is not None:
         made_of["questions"] = question_versions()
         try:
-            recipe.llm.endpoint.key()
+            if recipe.llm.endpoint is not None:
+                recipe.llm.endpoint.key()
         except ConfigError as error:
             raise PreflightError(
                 f"{error}; export it before the start, on every machine that asks"
@@ -133,6 +136,14 @@ def _negatives_job(recipe: NegativesRecipe, labels: LabelRun) -> NegativesJob:
         validators=validators,
         audit=recipe.audit,
     )
+
+
+def check_batch_stage(recipe: UnitRecipe, engine: EngineName = "ray") -> None:
+    """ConfigError where a recipe's language model is a batch stage that cannot run here, before anything is read."""
+    if isinstance(recipe, NegativesRecipe) and recipe.llm is not None and recipe.llm.vllm is not None:
+        if engine != "ray":
+            raise ConfigError(NEEDS_RAY)
+        check_vllm()
 
 
 def check_fgclip2(checkpoint: Checkpoint) -> None:
@@ -297,6 +308,7 @@ def run_unit_recipe(
     """
     recipe = loaded.recipe
     check_place(recipe.output)
+    check_batch_stage(recipe, engine)
     only = failed_shards(recipe, codes) if codes else None
     try:
         if engine == "ray" and (problem := worker_shortage(recipe)):
@@ -313,7 +325,10 @@ def run_unit_recipe(
     with running_engine(engine, recipe.ray, recipe.storage, record=record) as opened:
         on_ray = isinstance(opened, RayEngine)
         watching = with_metrics(observer, work=recipe.job, output=job.output, on_ray=on_ray)
-        return run_units(job, opened, run=new_run_name(), observer=watching, only=only)
+        try:
+            return run_units(job, opened, run=new_run_name(), observer=watching, only=only)
+        except BatchError as error:
+            raise PreflightError(str(error)) from error
 
 
 def failed_shards(recipe: UnitRecipe, codes: Sequence[str]) -> frozenset[str]:
@@ -344,4 +359,6 @@ def worker_shortage(recipe: UnitRecipe) -> str:
                 f"ray: {name} asks for {needed:g} CPU shares at once, there are {present}: lower {name}.num_cpus or"
                 f" {name}.actors, or raise ray.num_cpus (shares may be more than there are cores)"
             )
+    if isinstance(recipe, NegativesRecipe) and recipe.llm is not None and recipe.llm.vllm is not None:
+        return gpu_shortage(recipe.llm.vllm, recipe.ray)
     return ""

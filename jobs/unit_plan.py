@@ -14,6 +14,7 @@ from jobs.unit_jobs import UnitRecipe, absolute, prepare_units, worker_shortage
 from ovsops.errors import OutputError, StorageError
 from pipelines.counted import counted
 from pipelines.dataset import DatasetJob, unread_shards
+from pipelines.endpoint_config import EndpointConfig
 from pipelines.endpoint_probe import endpoint_problem
 from pipelines.labelled_shards import LabelRun, open_label_run
 from pipelines.ledger import Ledger
@@ -78,7 +79,7 @@ def _missing(job: UnitJob) -> Iterator[str]:
 
 def _unanswered(recipe: UnitRecipe) -> str:
     """Why a language model would not answer, or nothing."""
-    if not isinstance(recipe, NegativesRecipe) or recipe.llm is None:
+    if not isinstance(recipe, NegativesRecipe) or recipe.llm is None or recipe.llm.endpoint is None:
         return ""
     return endpoint_problem(recipe.llm.endpoint)
 
@@ -146,16 +147,25 @@ def _negatives_facts(recipe: NegativesRecipe) -> Iterator[tuple[str, str]]:
 
 
 def _model_facts(llm: LlmDraw, *, workers: int) -> Iterator[tuple[str, str]]:
-    """Who is asked; shows no key."""
-    endpoint = llm.endpoint
+    """Who is asked, and for what."""
+    if llm.endpoint is not None:
+        yield "endpoint", _endpoint_fact(llm.endpoint, workers=workers)
+    if llm.vllm is not None:
+        vllm = llm.vllm
+        gpus = f"{counted(vllm.replicas * vllm.gpus_per_replica, 'GPUs')} ({vllm.accelerator_type or 'any'})"
+        yield "vllm", f"{vllm.model} on {gpus}, asked about all shards before the first one is worked on"
+    rest = "rules fill up" if llm.otherwise == "rule" else "none without it"
+    yield "is asked for", f"{llm.most} of ten negatives of {llm.share:.0%} of the regions; {rest}"
+
+
+def _endpoint_fact(endpoint: EndpointConfig, *, workers: int) -> str:
+    """Where questions go; shows no key."""
     key = f"key from {endpoint.key_from_env}" if endpoint.key_from_env else "no key"
     cost = "no limit on its cost" if endpoint.max_cost is None else f"{endpoint.max_cost:g} a worker at most"
     at_once = f"{counted(endpoint.concurrency, 'questions')} at a time a worker"
     if workers:
         at_once = f"{counted(workers * endpoint.concurrency, 'questions')} at a time"
-    yield "endpoint", f"{endpoint.model} at {endpoint.completions_url}, {at_once}, {key}, {cost}"
-    rest = "rules fill up" if llm.otherwise == "rule" else "none without it"
-    yield "is asked for", f"{llm.most} of ten negatives of {llm.share:.0%} of the regions; {rest}"
+    return f"{endpoint.model} at {endpoint.completions_url}, {at_once}, {key}, {cost}"
 
 
 def _set_facts(recipe: DatasetRecipe) -> Iterator[tuple[str, str]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from jobs.codes_page import endpoint_codes
+from jobs.codes_page import batch_codes, endpoint_codes
 from jobs.logs import escape_controls
 from jobs.mine_recipe import MineRecipe
 from jobs.negatives_recipe import NegativesRecipe
@@ -44,7 +44,7 @@ def _add_negatives(table: Table, summary: Mapping[str, Any]) -> None:
     rows = summary["regions"]
     table.add_row("regions", str(rows["read"]), "")
     table.add_row("with negatives", str(rows["with_negatives"]), _listed(summary["types"], 6))
-    reasons = {str(code): says for code, says in NEGATIVE_REASONS.items()} | _TOO_FEW | endpoint_codes()
+    reasons = {str(code): says for code, says in NEGATIVE_REASONS.items()} | _TOO_FEW | _unanswered()
     _add_reasons(table, rows["by_reason"], reasons)
     for code, count in summary["candidates_dropped"].items():
         table.add_row(f"candidates {code}", str(count), DROPS.get(code, "") + " (another took its place)")
@@ -54,7 +54,7 @@ def _add_negatives(table: Table, summary: Mapping[str, Any]) -> None:
 
 def _add_model(table: Table, llm: Mapping[str, Any], sources: Mapping[str, int]) -> None:
     """What a language model was asked, and what it cost."""
-    spent, outcomes = llm["endpoint"], llm["outcomes"]
+    spent, outcomes = llm["vllm" if "vllm" in llm else "endpoint"], llm["outcomes"]
     table.add_row("asked", str(llm["asked"]), f"regions, {spent['requests']} requests to {llm['model']}")
     says = {
         "model": "by it alone",
@@ -67,11 +67,15 @@ def _add_model(table: Table, llm: Mapping[str, Any], sources: Mapping[str, int])
         "its negatives", str(sources.get("llm", 0)), f"of {sum(sources.values())}; regions: {parts}"
     )
     for code, count in llm["unanswered"].items():
-        table.add_row(f"no answer {code}", str(count), endpoint_codes().get(code, ""))
+        table.add_row(f"no answer {code}", str(count), _unanswered().get(code, ""))
     for code, count in llm["refused"].items():
         table.add_row(f"its words {code}", str(count), REPLY_FAULTS.get(code, ""))
     price = f"cost {llm['cost']:g}" if llm["cost"] else "without prices"
     table.add_row("tokens", str(spent["input_tokens"] + spent["output_tokens"]), price)
+
+
+def _unanswered() -> dict[str, str]:
+    return endpoint_codes() | batch_codes()
 
 
 def _add_pairs(table: Table, summary: Mapping[str, Any]) -> None:

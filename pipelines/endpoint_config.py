@@ -138,6 +138,10 @@ class EndpointConfig:
         base = self.url.rstrip("/")
         return base if base.endswith("/chat/completions") else f"{base}/chat/completions"
 
+    def cost(self, input_tokens: int, output_tokens: int) -> float:
+        """Money, by the prices."""
+        return (input_tokens * self.input_price + output_tokens * self.output_price) / 1e6
+
     def key(self) -> str | None:
         """The key, read now. `ConfigError` where the variable is missing or holds no key; never shows its value."""
         if self.key_from_env is None:
@@ -198,7 +202,7 @@ class EndpointCounts:
 
     def cost(self, config: EndpointConfig) -> float:
         """Money, by the prices of the config."""
-        return (self.input_tokens * config.input_price + self.output_tokens * config.output_price) / 1e6
+        return config.cost(self.input_tokens, self.output_tokens)
 
     def add(self, other: "EndpointCounts") -> None:
         """Count what the other counted, too."""

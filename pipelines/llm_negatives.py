@@ -17,22 +17,11 @@ from functools import partial
 from ovsops.errors import RowError
 from ovsops.negatives.candidates import CandidateNegatives
 from ovsops.negatives.captions import accept
-from ovsops.negatives.lexicon import Language
 from ovsops.negatives.llm_replies import LlmReply, ReplyError, parse_reply
 from ovsops.negatives.llm_requests import LlmConfig, negatives_request
 from pipelines.endpoint import Endpoint, Question
 from pipelines.endpoint_config import EndpointConfig, EndpointCounts, EndpointError
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Caption:
-    """What negatives are wanted of."""
-
-    key: str
-    text: str
-    language: Language
-    known: tuple[str, ...] = ()
-    """What else is true of the region: the model is told."""
+from pipelines.llm_questions import Caption
 
 
 @dataclass(kw_only=True)

@@ -14,16 +14,21 @@ from typing import Any
 
 from ovsops.errors import ConfigError
 from ovsops.negatives.captions import accept
-from ovsops.negatives.config import NegativeConfig
+from ovsops.negatives.config import NUM_NEGATIVES, NegativeConfig
 from ovsops.negatives.corpus import DEFAULT_CAPACITY, CorpusSample
 from ovsops.negatives.sampler import NegativeSampler, fit_sampler
 from pipelines.labelled_shards import LabelRun, read_committed, source_tasks
+from pipelines.llm_asking import ask_ahead
+from pipelines.llm_batch import BatchAsker, VllmAsker
+from pipelines.llm_questions import QuestionStage
+from pipelines.llm_replies import drop_replies
 from pipelines.negatives_audit import AuditConfig, audit_rows, audit_strata, write_audit
 from pipelines.negatives_checks import ValidatorFactory
 from pipelines.negatives_llm import LlmDraw, LlmTally, llm_totals, over_limits
-from pipelines.negatives_stage import NegativesStage, TextColumn, text_of
+from pipelines.negatives_regions import RegionSource, TextColumn, text_of
+from pipelines.negatives_stage import NegativesStage
 from pipelines.readers import ReaderConfig
-from pipelines.runner import Engine
+from pipelines.runner import Engine, Placement
 from pipelines.shards import Shard
 from pipelines.storage import Storage, StorageOptions, open_storage
 from pipelines.unit_tools import counted, gather
@@ -67,9 +72,13 @@ class NegativesJob(UnitJob):
     """Builds, on the worker, what candidates are shown to."""
     llm: LlmDraw | None = None
     """A language model that writes, too. Its texts want a validator of texts."""
+    asker: BatchAsker | None = None
+    """Who answers the questions to `llm.vllm`; None is Ray's own stage."""
     audit: AuditConfig = field(default_factory=AuditConfig)
     reader: ReaderConfig = field(default_factory=ReaderConfig)
     """As the label run read its shards; used where a validator looks at pixels."""
+    fitted: list[NegativeSampler] = field(default_factory=list, init=False, repr=False, compare=False)
+    """The sampler, when it is."""
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -98,25 +107,56 @@ class NegativesJob(UnitJob):
         storage.create(CORPUS, data.encode("utf-8", "surrogatepass") + b"\n")
         logger.info("corpus: %s captions, sample %s", dict(sample.num_seen), sample.digest()[:12])
 
+    def ahead(self, storage: Storage, engine: Engine, units: Sequence[Unit], run: str) -> None:
+        """Ask the model of a batch stage about all these units, but for those whose replies are stored."""
+        if self.llm is None or self.llm.vllm is None or not units:
+            return
+        questions = QuestionStage(
+            self.output,
+            self.storage,
+            run,
+            labels=self.labels.url,
+            regions=self.regions(storage),
+            draw=self.llm,
+            vllm=self.llm.vllm,
+        )
+        ask_ahead(
+            storage,
+            engine,
+            units,
+            questions,
+            self.asker or VllmAsker(config=self.llm.vllm, llm=self.llm.asked(self.negatives)),
+            placement=Placement(num_cpus=self.work_on.num_cpus),
+            stop_after=self.llm.stop_after,
+        )
+
     def stage(self, storage: Storage, run: str) -> UnitStage:
-        """The sampler is fitted here, once, and travels to the workers."""
+        """The sampler travels to the workers."""
         return NegativesStage(
             self.output,
             self.storage,
             run,
             labels=self.labels.url,
-            categories={spec.id: spec.name for spec in self.labels.vocabulary.classes},
-            sampler=self.sampler(storage),
-            texts=self.draw.texts,
-            spare=self.draw.spare,
+            regions=self.regions(storage),
             validators=self.validators,
             reader=self.reader,
             llm=self.llm,
         )
 
+    def regions(self, storage: Storage) -> RegionSource:
+        """How regions get their candidates by rule."""
+        return RegionSource(
+            categories={spec.id: spec.name for spec in self.labels.vocabulary.classes},
+            sampler=self.sampler(storage),
+            texts=self.draw.texts,
+            count=NUM_NEGATIVES + (self.draw.spare if self.validators is not None else 0),
+        )
+
     def sampler(self, storage: Storage) -> NegativeSampler:
-        """Fitted on the output's own sample."""
-        return fit_sampler(self.sample(storage), self.negatives)
+        """Fitted on the output's own sample, once."""
+        if not self.fitted:
+            self.fitted.append(fit_sampler(self.sample(storage), self.negatives))
+        return self.fitted[0]
 
     def sample(self, storage: Storage) -> CorpusSample:
         """The output's own sample of the corpus."""
@@ -142,7 +182,8 @@ class NegativesJob(UnitJob):
     def end(
         self, storage: Storage, engine: Engine, commits: Sequence[UnitCommit]
     ) -> tuple[dict[str, Any], list[str]]:
-        """Write the sample for a person to read."""
+        """Write the sample for a person to read; what a model replied is in the tables now."""
+        drop_replies(storage)
         calls = [
             {
                 "output": self.output,

@@ -5,35 +5,29 @@ negatives by rule fill up, or the region gets none: each such region is counted.
 """
 
 import hashlib
-import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from ovsops.errors import ConfigError
+from ovsops.errors import ConfigError, RowError
 from ovsops.negatives.candidates import (
     TOO_FEW,
     CandidateNegatives,
-    RegionContext,
     Source,
     Validated,
     joined,
 )
-from ovsops.negatives.captions import accept
 from ovsops.negatives.check import words_of
 from ovsops.negatives.config import NUM_NEGATIVES, NegativeConfig
 from ovsops.negatives.llm_requests import LlmConfig
 from ovsops.negatives.sampler import Negatives, NegativeSampler, Refusal
-from pipelines.endpoint_config import BUDGET_CODE, EndpointConfig, EndpointCounts, EndpointError
+from pipelines.endpoint_config import EndpointConfig, EndpointCounts
+from pipelines.llm_batch import VllmConfig
 
-_RULES_ALONE = frozenset({"R_NO_ATTRIBUTE", "R_TOO_FEW_ATTRIBUTES", "R_TOO_FEW_VALUES"})
-"""Reasons of the rules that say nothing against the caption: a model may know more words."""
 _TOKENS_PER_NEGATIVE = 30
 """About what a short negative with its type takes as JSON."""
 _TABLES = ("unanswered", "outcomes", "dropped", "refused")
-_HOPELESS = frozenset({"E_ENDPOINT_DENIED", BUDGET_CODE})
-"""After these no further question is sent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +39,14 @@ class LlmEndpoint(EndpointConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class LlmDraw:
-    """A language model writes negatives, beside the rules or in their place."""
+    """A language model writes negatives, beside the rules or in their place: behind an endpoint, or on the cluster's
+    own GPUs."""
 
-    endpoint: LlmEndpoint
-    """Who is asked."""
+    endpoint: LlmEndpoint | None = None
+    """Who is asked while a shard is worked on; null where `vllm` is given."""
+    vllm: VllmConfig | None = None
+    """Which model Ray Data's own vLLM stage runs: all questions are asked before the first shard is worked on. null
+    where `endpoint` is given. Wants `--engine ray`, vLLM and GPUs."""
     share: float = 1.0
     """Share of the regions that it is asked about, drawn by seed and uid; the others get negatives by rule."""
     most: int = NUM_NEGATIVES
@@ -64,11 +62,18 @@ class LlmDraw:
     """A longer answer is refused unread."""
     stop_after: int = 64
     """After this many questions in a row without an answer a shard fails, and so does one whose endpoint refuses the
-    key or whose money is spent: it is not committed, and the next start asks again."""
+    key or whose money is spent: it is not committed, and the next start asks again. With `vllm` the run ends, and the
+    next start asks about the shards whose answers are not stored."""
     max_unanswered_share: float = 0.05
     """A finished run with a larger share of questions without an answer ends with 3."""
 
     def __post_init__(self) -> None:
+        if (self.endpoint is None) == (self.vllm is None):
+            found = "neither endpoint nor vllm is" if self.vllm is None else "both endpoint and vllm are"
+            raise ConfigError(
+                f"llm: {found} given; give one of them: `endpoint: {{url: ..., model: ...}}` asks a server,"
+                " `vllm: {model: ...}` runs the model on the cluster's own GPUs"
+            )
         for name in ("share", "max_unanswered_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"llm.{name} is {getattr(self, name)}; a share from 0 to 1 is wanted")
@@ -88,11 +93,20 @@ class LlmDraw:
             raise ConfigError(f"llm.stop_after is {self.stop_after}; it must be 1 or more")
         self.asked(NegativeConfig())  # refuses numbers that cannot be asked for
         least = _TOKENS_PER_NEGATIVE * self.num_asked
-        if self.endpoint.max_reply_tokens < least:
+        if self.runs.max_reply_tokens < least:
+            name = "vllm" if self.endpoint is None else "endpoint"
             raise ConfigError(
-                f"llm.endpoint.max_reply_tokens is {self.endpoint.max_reply_tokens}: {self.num_asked} negatives take"
+                f"llm.{name}.max_reply_tokens is {self.runs.max_reply_tokens}: {self.num_asked} negatives take"
                 f" about {least}, so that answers would be cut; raise it, or lower llm.num_asked"
             )
+
+    @property
+    def runs(self) -> LlmEndpoint | VllmConfig:
+        """The one of both that is given."""
+        found = self.endpoint or self.vllm
+        if found is None:
+            raise AssertionError("an LlmDraw with nobody to ask")
+        return found
 
     def asked(self, negatives: NegativeConfig) -> LlmConfig:
         """What is asked for at the job's level. ConfigError for trivial negatives, which need no model."""
@@ -127,6 +141,7 @@ class LlmTally:
     written: int = 0
     """The model's candidates that went to the validators."""
     endpoint: EndpointCounts = field(default_factory=EndpointCounts)
+    """Questions and tokens; of `vllm`, too, which has no requests that are sent twice."""
 
     def to_plain(self) -> dict[str, Any]:
         """Plain data, codes sorted."""
@@ -151,7 +166,7 @@ class LlmTally:
         return total
 
     def settle(
-        self, ten: CandidateNegatives | None, found: Validated, written: CandidateNegatives | EndpointError
+        self, ten: CandidateNegatives | None, found: Validated, written: CandidateNegatives | RowError
     ) -> None:
         """Count who wrote the ten of a region, and what the validators said of the model's candidates."""
         if isinstance(written, CandidateNegatives):
@@ -172,11 +187,16 @@ class LlmTally:
 
 
 def llm_totals(tally: LlmTally, draw: LlmDraw) -> dict[str, Any]:
-    """What the summary says of the model: all committed shards, at today's prices."""
+    """What the summary says of the model: all committed shards, at today's prices. Questions and tokens are under
+    `endpoint` or `vllm`."""
+    plain = tally.to_plain()
+    counts = plain.pop("endpoint")
+    cost = draw.runs.cost(tally.endpoint.input_tokens, tally.endpoint.output_tokens)
     return {
-        "model": draw.endpoint.model,
-        **tally.to_plain(),
-        "cost": round(tally.endpoint.cost(draw.endpoint), 6),
+        "model": draw.runs.model,
+        **plain,
+        "vllm" if draw.endpoint is None else "endpoint": counts,
+        "cost": round(cost, 6),
     }
 
 
@@ -186,92 +206,15 @@ def over_limits(tally: LlmTally, draw: LlmDraw) -> list[str]:
         return []
     codes = ", ".join(f"{code} {count}" for code, count in tally.unanswered.most_common())
     return [
-        f"{tally.unanswered.total()} of {tally.asked} questions to {draw.endpoint.model} got no answer ({codes};"
+        f"{tally.unanswered.total()} of {tally.asked} questions to {draw.runs.model} got no answer ({codes};"
         f" llm.max_unanswered_share is {draw.max_unanswered_share:g})"
     ]
-
-
-class LlmWriter:
-    """Asks about regions, on one worker."""
-
-    def __init__(self, draw: LlmDraw, negatives: NegativeConfig) -> None:
-        """Reads the key: ConfigError where the environment does not hold it."""
-        from pipelines.llm_negatives import LlmNegatives  # loads the HTTP client
-
-        self.draw, self.seed, self.max_chars = draw, negatives.seed, negatives.max_chars
-        self.model = LlmNegatives(draw.endpoint, draw.asked(negatives))
-        self._failures_in_a_row = 0
-        self._lock = threading.Lock()  # units may run side by side
-
-    def write(
-        self,
-        uids: Sequence[str],
-        texts: Sequence[str | None],
-        drawn: Sequence[Negatives | Refusal],
-        contexts: Sequence[RegionContext],
-        tally: LlmTally,
-    ) -> dict[int, CandidateNegatives | EndpointError]:
-        """By place the model's candidates, or why it gave none, of the regions that it is asked about.
-
-        `drawn` is what the rules say of each region's text. EndpointError where nobody answers any more
-        (`stop_after`), the key is refused, or the money is spent.
-        """
-        from pipelines.llm_negatives import Caption, LlmCounts
-
-        captions: dict[int, Caption] = {}
-        for i, (uid, text, answer) in enumerate(zip(uids, texts, drawn, strict=True)):
-            if isinstance(answer, Refusal) and answer.reason not in _RULES_ALONE:
-                continue
-            if not self.draw.is_wanted(uid, self.seed):
-                continue
-            caption, language = accept(text, None, max_chars=self.max_chars)
-            if caption is None:
-                raise AssertionError(f"the rules took a caption that is none: {text!r}")
-            known = tuple(each for each in contexts[i].captions if each not in (caption, text))
-            captions[i] = Caption(
-                key=uid, text=caption, language="zh" if language == "zh" else "en", known=known
-            )
-        counts = LlmCounts()
-        found = dict(zip(captions, self.model.ask(list(captions.values()), counts), strict=True))
-        tally.asked += len(captions)
-        tally.written += counts.negatives
-        tally.refused.update(counts.refused)
-        tally.endpoint.add(counts.endpoint)
-        answers: dict[int, CandidateNegatives | EndpointError] = {}
-        for i, written in found.items():
-            if not isinstance(written, CandidateNegatives | EndpointError):
-                raise AssertionError(f"a caption was asked about that is none: {written}")
-            self._note(written, tally)
-            answers[i] = written
-        return answers
-
-    def _note(self, answer: CandidateNegatives | EndpointError, tally: LlmTally) -> None:
-        """Count a failure, or fail the shard where asking on is no use."""
-        with self._lock:
-            if isinstance(answer, CandidateNegatives):
-                self._failures_in_a_row = 0
-                return
-            tally.unanswered[answer.code] += 1
-            self._failures_in_a_row += 1
-            number = self._failures_in_a_row
-            if answer.code not in _HOPELESS and number < self.draw.stop_after:
-                return
-            self._failures_in_a_row = 0
-        spent = tally.endpoint
-        row = f"{number} questions in a row got no answer (llm.stop_after), the last one: "
-        said = "" if answer.code in _HOPELESS else row
-        raise EndpointError(
-            answer.code,
-            f"{said}{answer}. Nothing of this shard is kept, nor are its {spent.requests} requests"
-            f" ({spent.input_tokens} tokens in, {spent.output_tokens} out) in the summary; when the endpoint answers,"
-            " run the recipe again",
-        )
 
 
 def candidates_of(
     key: str,
     answer: Negatives | Refusal,
-    written: CandidateNegatives | EndpointError | None,
+    written: CandidateNegatives | RowError | None,
     draw: LlmDraw | None,
 ) -> CandidateNegatives | None:
     """What the validators are shown of a region: the model's before those by rule; None where nobody wrote any.
@@ -280,7 +223,7 @@ def candidates_of(
     """
     if isinstance(written, CandidateNegatives) and (draw is None or draw.otherwise == "none"):
         return written
-    if isinstance(written, EndpointError) and draw is not None and draw.otherwise == "none":
+    if isinstance(written, RowError) and draw is not None and draw.otherwise == "none":
         return None
     by_rule = None
     if isinstance(answer, Negatives):

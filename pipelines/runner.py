@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from ovsops.errors import ConfigError
 from pipelines.counted import counted
@@ -207,8 +207,14 @@ class RayEngine:
 
     def units(self, tasks: Sequence[pa.Table], step: Step) -> Iterator[pa.Table]:
         """Tables that the step yields, a block a task, in any order."""
+        return self.units_through(tasks, step, lambda dataset: dataset)
+
+    def units_through(
+        self, tasks: Sequence[pa.Table], step: Step, stage: Callable[[Dataset], Dataset]
+    ) -> Iterator[pa.Table]:
+        """Likewise, where what the step yields goes through a stage of Ray Data's own, in the same execution."""
         QueueWatch.watch([step.name])
-        dataset = _map(ray.data.from_arrow(list(tasks)), step)
+        dataset = stage(_map(ray.data.from_arrow(list(tasks)), step))
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
     def submit(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[[], Any | None]:

@@ -164,6 +164,9 @@ class UnitJob(ABC):
     def begin(self, storage: Storage, engine: Engine) -> None:
         """Make, or find, what all units share. The output's lock is held. Safe to repeat."""
 
+    def ahead(self, storage: Storage, engine: Engine, units: Sequence[Unit], run: str) -> None:  # noqa: B027
+        """What is done for all units that are to be done before the first one is. After `begin`; safe to repeat."""
+
     @abstractmethod
     def stage(self, storage: Storage, run: str) -> UnitStage:
         """The stage, when `begin` has made what it needs."""
@@ -276,6 +279,9 @@ class _UnitDriver:
         if self.observer:
             self.observer.started(shards=len(shards), done=done, queued=self.engine.queued)
         self.job.begin(self.storage, self.engine)
+        self.lock.check()
+        units = [self.by_id[shard.id] for shard in self.pending.shards]
+        self.job.ahead(self.storage, self.engine, units, self.name)
         self.lock.check()
         settled: set[str] = set()
         for result in self._results():

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from jobs.recipe import LoadedUnits, load_recipe, recipe_schema, to_yaml
-from jobs.unit_jobs import run_unit_recipe
+from jobs.unit_jobs import prepare_units, run_unit_recipe
 from tests.pipelines.chat_server import chat_server, says
 from tests.tiny.labelled import label, some_images
 
@@ -208,7 +208,10 @@ ENDPOINT = {"url": "http://127.0.0.1:9/v1", "model": "tiny"}
 @pytest.mark.parametrize(
     ("changes", "code", "message"),
     [
-        ({"llm": {}}, 2, "llm.endpoint is missing"),
+        ({"llm": {}}, 2, "neither endpoint nor vllm is given"),
+        ({"llm": {"endpoint": ENDPOINT, "vllm": {"model": "m"}}}, 2, "both endpoint and vllm are given"),
+        ({"llm": {"vllm": {"model": "m", "replica": 2}}}, 2, "did you mean 'replicas'"),
+        ({"llm": {"vllm": {"model": "m"}}}, 2, "run it with `--engine ray`"),
         ({"llm": {"endpoint": ENDPOINT, "shar": 1.0}}, 2, "did you mean 'share'"),
         ({"llm": {"endpoint": ENDPOINT | {"api_key": "x"}}}, 2, "looks like a secret"),
         ({"llm": {"endpoint": ENDPOINT | {"key_from_env": "NO_SUCH_KEY"}}}, 4, "NO_SUCH_KEY is not set"),
@@ -257,3 +260,44 @@ def test_a_language_model_in_a_recipe(folder: Path, ovsops: Call, monkeypatch: p
     assert summary["llm"]["cost"] > 0
     assert not any(b"sk-tiny" in path.read_bytes() for path in out_folder.rglob("*") if path.is_file())
     assert ovsops("status", str(out_folder))[0] == 0
+
+
+def test_a_model_that_ray_runs_wants_vllm_before_anything_is_read(folder: Path, ovsops: Call) -> None:
+    recipe = negatives_recipe(folder, llm={"vllm": {"model": "m"}}, labels="nowhere")
+    for verb in ("plan", "run"):
+        code, _, err = ovsops(verb, recipe)
+        assert code == 2
+        assert "vLLM is not installed here" in err
+        assert "pip install 'ray[llm]'" in err.replace("\n", " ")
+    assert not (folder / "negatives").exists()
+
+
+def test_a_model_that_ray_runs_wants_gpus(
+    folder: Path, ovsops: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.unit_jobs.check_vllm", lambda: None)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    vllm = {"model": "/models/chat", "gpus_per_replica": 2, "replicas": 2, "accelerator_type": "H100"}
+    recipe = negatives_recipe(folder, llm={"vllm": vllm, "share": 0.25})
+    for verb in ("plan", "run"):
+        code, out, err = ovsops(verb, recipe)
+        assert code == 4
+        assert "asks for 4 GPUs" in (out + err).replace("\n", " ")
+    code, out, _ = ovsops("plan", recipe, "--set", "ray.address=auto")
+    assert code == 0
+    assert "/models/chat on 4 GPUs (H100)" in out
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    code, out, _ = ovsops("plan", recipe, "--set", "ray.num_cpus=4")
+    assert code == 4
+    assert "need 6 CPU shares at once, there are 4" in out.replace("\n", " ")
+    loaded = load_recipe(recipe)
+    assert isinstance(loaded, LoadedUnits)
+    manifest = prepare_units(loaded).manifest
+    decides, settings = manifest["recipe"]["llm"], manifest["settings"]["llm"]
+    assert (decides["vllm"]["model"], decides["vllm"]["seed"], decides["endpoint"]) == (
+        "/models/chat",
+        0,
+        None,
+    )
+    assert settings["vllm"]["replicas"] == 2
+    assert not settings["vllm"].keys() & decides["vllm"].keys()

@@ -157,9 +157,11 @@ def test_rows_of_the_batch_stage() -> None:
     assert VllmConfig(model="m", input_price=2.0, output_price=10.0).cost(
         done["input_tokens"], done["output_tokens"]
     ) == pytest.approx(0.0026)
-    assert reply_row(answered | {"generated_text": "no"}, CONFIG)["error_code"] == "L_NOT_JSON"
+    refused = reply_row(answered | {"generated_text": "no"}, CONFIG)
+    assert (refused["error_code"], refused["refused"]) == ("E_LLM_REPLY", ["L_NOT_JSON"])
+    assert refused["output_tokens"] == 200  # is paid for
     failed = reply_row(answered | {"__inference_error__": "out of memory"}, CONFIG)
-    assert (failed["error_code"], failed["negatives"]) == ("E_LLM", [])
+    assert (failed["error_code"], failed["error"], failed["negatives"]) == ("E_LLM", "out of memory", [])
     with pytest.raises(ConfigError, match="R_MARKUP"):
         request_row(row | {"text": "<b>"}, VLLM, CONFIG)
 
@@ -168,7 +170,8 @@ def test_rows_of_the_batch_stage() -> None:
     ("fields", "match"),
     [
         ({"model": " "}, "model is empty"),
-        ({"replicas": 0}, "replicas is 0"),
+        ({"replicas": 0}, "llm.vllm.replicas is 0"),
+        ({"revision": "main"}, "a commit of 40 hex digits"),
         ({"max_model_len": 1000}, "no room for a question"),
         ({"input_price": -1.0}, "input_price"),
     ],
