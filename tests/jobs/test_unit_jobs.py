@@ -1,7 +1,7 @@
 """The verbs over negatives and training sets: run, plan, status, retry, and what each says about mistakes."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ import yaml
 
 from jobs.recipe import LoadedUnits, load_recipe, recipe_schema, to_yaml
 from jobs.unit_jobs import prepare_units, run_unit_recipe
+from pipelines.llm_batch import BatchError
 from tests.pipelines.chat_server import chat_server, says
+from tests.pipelines.test_llm_asking import Batch, Moods, make_draw
 from tests.tiny.labelled import label, some_images
 
 Call = Callable[..., tuple[int, str, str]]
@@ -301,3 +303,41 @@ def test_a_model_that_ray_runs_wants_gpus(
     )
     assert settings["vllm"]["replicas"] == 2
     assert not settings["vllm"].keys() & decides["vllm"].keys()
+
+
+def test_a_model_that_ray_runs_through_the_verb(
+    folder: Path, ovsops: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On this process's engine, with a stage that gives up first and answers then."""
+
+    class GivesUp:
+        def __init__(self, **fields: Any) -> None: ...
+
+        def answers(self, *args: Any) -> Iterator[Any]:
+            raise BatchError("E_LLM", "llm.vllm: Ray's stage ended: no GPU")
+
+    class Answers(Batch):
+        def __init__(self, **fields: Any) -> None:
+            super().__init__(make_draw(vllm=fields["config"]), Moods({"key": "fails"}))
+
+    monkeypatch.setattr("jobs.unit_jobs.check_vllm", lambda: None)
+    monkeypatch.setattr("jobs.unit_jobs.gpu_shortage", lambda *args: "")
+    monkeypatch.setattr("jobs.unit_jobs.engine_for_units", lambda job, engine: "inline")
+    monkeypatch.setattr("pipelines.negatives.VllmAsker", GivesUp)
+    llm = {"vllm": {"model": "/models/chat", "output_price": 10.0}, "max_unanswered_share": 0.01}
+    recipe = negatives_recipe(folder, llm=llm)
+    code, _, err = ovsops("run", recipe)
+    assert code == 4
+    assert "Ray's stage ended: no GPU" in err
+    assert json.loads((folder / "negatives" / "summary.json").read_text())["state"] == "error"
+    monkeypatch.setattr("pipelines.negatives.VllmAsker", Answers)
+    code, _, err = ovsops("run", recipe)
+    assert code == 3  # more without an answer than allowed
+    assert "requests to /models/chat" in err
+    assert "no answer E_LLM" in err
+    assert "The engine failed at this question" in err.replace("\n", " ")
+    summary = json.loads((folder / "negatives" / "summary.json").read_text())
+    assert summary["llm"]["cost"] == summary["llm"]["vllm"]["output_tokens"] * 10 / 1e6 > 0
+    assert ovsops("status", str(folder / "negatives"))[0] == 0
+    assert ovsops("run", recipe, "--set", "llm.vllm.replicas=3")[0] == 3
+    assert ovsops("run", recipe, "--set", "llm.vllm.temperature=0.1")[0] == 5
