@@ -153,7 +153,7 @@ class DatasetJob(UnitJob):
                 drops,
                 name=self.set.name,
                 provenance=self._provenance(),
-                made=self._made(),
+                made=self._made(counts),
                 format_name=name,
             )
             write_whole(root / name / CARD, card.encode())
@@ -195,7 +195,7 @@ class DatasetJob(UnitJob):
         wanted = ("recipe_hash", "recipe", "checkpoints", "lexicons")
         return {name: self.manifest[name] for name in wanted if name in self.manifest}
 
-    def _made(self) -> list[str]:
+    def _made(self, counts: SetCounts) -> list[str]:
         duplicates = self.rules.duplicates
         looks = (
             "by their bytes alone"
@@ -206,7 +206,7 @@ class DatasetJob(UnitJob):
         fate = "are left out" if duplicates.drop_near else "stay, in one split"
         return [
             "Images were labelled by the models that stand below under `checkpoints`.",
-            "Negatives were made of the regions' captions by rules, without a look at the image.",
+            _who_made_negatives(counts),
             f"Copies of images were found {looks}; equal bytes are kept once, images that look alike {fate}.",
             "Splits were drawn by a hash of each group of copies.",
             "Images are the bytes that came in; nothing was encoded again.",
@@ -239,6 +239,16 @@ def dataset_units(
         units.append(Unit(shard=unit, task=task | {"first_ids": list(next_ids)}))
         next_ids = [next_ids[0] + commit.read, next_ids[1] + commit.instances]
     return tuple(units)
+
+
+def _who_made_negatives(counts: SetCounts) -> str:
+    if not counts.negative_sources:
+        return "Negatives were made of the regions' captions by rules, without a look at the image."
+    by_model, by_rule = counts.negative_sources["llm"], counts.negative_sources["rule"]
+    return (
+        f"Negatives were made of the regions' captions: {by_model:,} by a language model, {by_rule:,} by rules, without"
+        " a look at the image."
+    )
 
 
 def _tables_of(task: Mapping[str, Any], options: StorageOptions) -> ShardTables:

@@ -88,22 +88,38 @@ class ShardTables:
         rows = self._read(self.labels, self.tables["instances"], columns).to_pylist()
         return {uid: list(some) for uid, some in groupby(rows, key=itemgetter("image_uid"))}
 
-    def region_negatives(self) -> dict[str, RegionNegatives]:
-        """Negatives by region."""
+    def negatives_rows(self) -> pa.Table | None:
+        """Rows of `NEGATIVES`, or of `WRITTEN_NEGATIVES`; None where the set is made without negatives."""
         if self.negatives is None or self.negatives_table is None:
-            return {}
-        columns = ["instance_uid", "positive", "negatives", "types"]
-        rows = self._read(self.negatives, self.negatives_table, columns).to_pylist()
-        return {
-            row["instance_uid"]: RegionNegatives(
-                texts=tuple(row["negatives"]), types=tuple(row["types"]), positive=row["positive"]
-            )
-            for row in rows
-            if row["negatives"] is not None
-        }
+            return None
+        return self._read(self.negatives, self.negatives_table)
 
     def _read(self, url: str, table: Mapping[str, Any], columns: Sequence[str] | None = None) -> pa.Table:
         return read_committed(open_storage(url, self.options), table, columns)
+
+
+def names_writers(negatives: pa.Table | None) -> bool:
+    """Whether a table of negatives says who wrote each: one of `WRITTEN_NEGATIVES` does."""
+    return negatives is not None and "sources" in negatives.schema.names
+
+
+def negatives_by_region(table: pa.Table | None) -> dict[str, RegionNegatives]:
+    """Negatives by region, of `ShardTables.negatives_rows`."""
+    if table is None:
+        return {}
+    columns = ["instance_uid", "positive", "negatives", "types"]
+    if names_writers(table):
+        columns.append("sources")
+    return {
+        row["instance_uid"]: RegionNegatives(
+            texts=tuple(row["negatives"]),
+            types=tuple(row["types"]),
+            positive=row["positive"],
+            sources=tuple(row["sources"]) if "sources" in row else None,
+        )
+        for row in table.select(columns).to_pylist()
+        if row["negatives"] is not None
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +167,7 @@ class SetRules:
 
 def look_at_shard(where: ShardTables, rules: SetRules) -> list[dict[str, Any]]:
     """Of every image of a unit: hashes, the reason why it cannot be kept, else the classes of its regions."""
-    regions, negatives = where.regions(with_masks=False), where.region_negatives()
+    regions, negatives = where.regions(with_masks=False), negatives_by_region(where.negatives_rows())
     rows = []
     for image in where.images():
         drops = Drops()

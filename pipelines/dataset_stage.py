@@ -11,7 +11,14 @@ from typing import Any
 import pyarrow as pa
 
 from ovsops.errors import RowError
-from pipelines.dataset_plan import Plan, SetRules, ShardTables, read_plan_table
+from pipelines.dataset_plan import (
+    Plan,
+    SetRules,
+    ShardTables,
+    names_writers,
+    negatives_by_region,
+    read_plan_table,
+)
 from pipelines.dataset_writers import FormatName, UnitWriters
 from pipelines.labelled_shards import E_SHARD_CHANGED, SourceShard
 from pipelines.parts import SealedTable, parts_folder, seal_table
@@ -84,6 +91,7 @@ class DatasetStage(UnitStage):
             max_file_bytes=self.files.max_file_bytes,
             coco=self.files.coco,
             first_ids=first_ids,
+            has_sources=unit.has_sources,
         ) as writers:
             for sample in unit.samples(source.rows(self.reader, self.options)):
                 writers.add(sample)
@@ -141,7 +149,9 @@ class _UnitSamples:
         self.rules, self.class_counts = stage.rules, stage.class_counts
         self.images = {image["index"]: image for image in where.images()}
         self.regions = where.regions(with_masks=True)
-        self.negatives = where.region_negatives()
+        negatives = where.negatives_rows()
+        self.has_sources = names_writers(negatives)
+        self.negatives = negatives_by_region(negatives)
         self.plan = plan
         self.drops, self.counts = Drops(), SetCounts()
         self.rows: list[dict[str, Any]] = []

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
@@ -12,18 +13,14 @@ from pipelines.writers.finehard_json import finehard_json_writer
 from pipelines.writers.finehard_parquet import finehard_parquet_writer
 from pipelines.writers.hf_folder import hf_writer
 from pipelines.writers.webdataset import webdataset_writer
-from pipelines.writers.whole_files import ImageFolder, SetWriter, WrittenFile
+from pipelines.writers.whole_files import ImageFolder, WrittenFile
 
 FormatName = Literal["finehard-json", "finehard-parquet", "webdataset", "coco", "hf"]
 FORMATS: tuple[FormatName, ...] = ("finehard-json", "finehard-parquet", "webdataset", "coco", "hf")
 WITH_IMAGE_FILES: frozenset[FormatName] = frozenset({"finehard-json", "finehard-parquet", "coco"})
 """Formats whose images are files of their own; the others hold them inside."""
-_PLAIN = {
-    "finehard-json": finehard_json_writer,
-    "finehard-parquet": finehard_parquet_writer,
-    "webdataset": webdataset_writer,
-    "hf": hf_writer,
-}
+_JSON = {"finehard-json": finehard_json_writer, "webdataset": webdataset_writer}
+_PARQUET = {"finehard-parquet": finehard_parquet_writer, "hf": hf_writer}
 
 
 class _Writer(Protocol):
@@ -41,7 +38,7 @@ class UnitWriters:
 
     Files of a format lie below `work/FORMAT`. Images that are files go to `images_root/FORMAT/images` at once: their
     names are their content, so that writing them again changes nothing. COCO's ids begin at `first_ids` (image,
-    annotation), which no other unit of the set reaches.
+    annotation), which no other unit of the set reaches. `has_sources` says that negatives say who wrote them.
     """
 
     def __init__(
@@ -54,11 +51,12 @@ class UnitWriters:
         max_file_bytes: int,
         coco: Mapping[str, Any],
         first_ids: tuple[int, int],
+        has_sources: bool = False,
     ) -> None:
         self.work, self.formats, self.stem = work, tuple(formats), stem
         self.max_file_bytes, self.coco = max_file_bytes, coco
         self.folders = [ImageFolder(images_root / name) for name in formats if name in WITH_IMAGE_FILES]
-        self._next_ids = first_ids
+        self._next_ids, self.has_sources = first_ids, has_sources
         self._writers: dict[tuple[FormatName, Split], _Writer] = {}
         self._stack = ExitStack()
 
@@ -100,8 +98,9 @@ class UnitWriters:
                 folder, split, stem=self.stem, max_file_bytes=self.max_file_bytes, **self.coco
             )
             return self._stack.enter_context(coco)
-        plain: SetWriter = _PLAIN[name](folder, split, stem=self.stem, max_file_bytes=self.max_file_bytes)
-        return self._stack.enter_context(plain)
+        given: dict[str, Any] = {"stem": self.stem, "max_file_bytes": self.max_file_bytes}
+        plain = _JSON[name] if name in _JSON else partial(_PARQUET[name], has_sources=self.has_sources)
+        return self._stack.enter_context(plain(folder, split, **given))
 
     def __exit__(
         self,

@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -230,15 +230,15 @@ def _negatives(expression: str, given: RegionNegatives | None, drops: Drops) -> 
         return None
     texts = tuple(" ".join(text.lower().split()) for text in given.texts)
     positive = usable_text(given.positive or expression)
-    columns = [len(given.types), len(given.scores) if given.scores is not None else len(texts)]
+    columns = [column for column in (given.types, given.scores, given.sources) if column is not None]
     if (
         positive is None
         or list(negatives_faults(positive, texts, "negatives"))
-        or columns != [len(texts)] * 2
+        or any(len(column) != len(texts) for column in columns)
     ):
         drops.add("D_NEGATIVES")
         return None
-    return RegionNegatives(texts=texts, types=given.types, positive=positive, scores=given.scores)
+    return replace(given, texts=texts, positive=positive)
 
 
 def _mask(segmentation: Mapping[str, Any] | None, size_hw: tuple[int, int]) -> Rle | None:

@@ -9,13 +9,16 @@ fgclip2/train/train_fgclip2.py:241-406): its loss reshapes the texts of a region
 import math
 import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeGuard
+from typing import NamedTuple, TypeGuard, get_args
 
 from ovsops.errors import ShapeError
 from ovsops.masks.rle import rle_from_coco, rle_to_counts
+from ovsops.negatives.candidates import Source
 from pipelines.keys import name_fault
 
 NUM_NEGATIVES = 10
+SOURCES: tuple[str, ...] = get_args(Source)
+"""Who may have written a negative."""
 MAX_TEXT_CHARS = 10_000
 """Characters of one text; what is longer is no caption."""
 _FORBIDDEN = frozenset({"Cc", "Cs", "Zl", "Zp"})
@@ -87,6 +90,15 @@ def negatives_faults(positive: object, negatives: Sequence[object], field: str) 
             yield Fault(rule, f"{field}[{number}]", f"{shown(text)} is {same}")
         else:
             known[canonical(text)] = f"negative {number} again"
+
+
+def source_faults(sources: Sequence[object], field: str) -> Iterator[Fault]:
+    """Who wrote the negatives: words of `SOURCES`, so that counts by source add up."""
+    for number, source in enumerate(sources):
+        if source not in SOURCES:
+            yield Fault(
+                "negatives_source", f"{field}[{number}]", f"{shown(source)}, expected {' or '.join(SOURCES)}"
+            )
 
 
 def segmentation_faults(rle: object, size_hw: tuple[int, int] | None, field: str) -> Iterator[Fault]:

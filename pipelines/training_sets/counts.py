@@ -10,7 +10,7 @@ from typing import Self
 from pipelines.training_sets.record import TrainingSample
 
 UNKNOWN_LICENSE = "(unknown)"
-_TABLES = ("splits", "languages", "licenses", "categories", "negative_types")
+_TABLES = ("splits", "languages", "licenses", "categories", "negative_types", "negative_sources")
 
 
 @dataclass(kw_only=True)
@@ -32,6 +32,8 @@ class SetCounts:
     """Regions by class."""
     negative_types: Counter[str] = field(default_factory=Counter)
     """Negatives by what was changed in them."""
+    negative_sources: Counter[str] = field(default_factory=Counter)
+    """Negatives by who wrote them; empty where rules alone did."""
 
     def add(self, sample: TrainingSample) -> None:
         """Count one sample."""
@@ -47,6 +49,7 @@ class SetCounts:
             if region.negatives is not None:
                 self.regions_with_negatives += 1
                 self.negative_types.update(region.negatives.types)
+                self.negative_sources.update(region.negatives.sources or ())
 
     def merge(self, other: "SetCounts") -> None:
         """Add the counts of another shard."""
@@ -57,10 +60,11 @@ class SetCounts:
                 setattr(self, name, getattr(self, name) + value)
 
     def to_plain(self) -> dict[str, int | dict[str, int]]:
-        """For JSON; tables by falling count, then by name."""
+        """For JSON; tables by falling count, then by name. `negative_sources` only where writers are said."""
         return {
             name: _sorted(value) if isinstance(value, Counter) else value
             for name, value in vars(self).items()
+            if name != "negative_sources" or value
         }
 
     @classmethod

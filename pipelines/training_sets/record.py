@@ -17,6 +17,7 @@ from pipelines.training_sets.contract import (
     box_faults,
     forbidden_character,
     negatives_faults,
+    source_faults,
     text_faults,
 )
 
@@ -39,6 +40,8 @@ class RegionNegatives:
     short expression, because any difference but the changed words would give the positive away without the image."""
     scores: tuple[float, ...] | None = None
     """Cosine of the region with each, where one was measured."""
+    sources: tuple[str, ...] | None = None
+    """Who wrote each (`contract.SOURCES`), where a language model could have."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,11 +132,13 @@ class TrainingSample:
 
 
 def _column_faults(negatives: RegionNegatives) -> Iterable[Fault]:
-    for name, column in (("types", negatives.types), ("scores", negatives.scores)):
+    columns = {"types": negatives.types, "scores": negatives.scores, "sources": negatives.sources}
+    for name, column in columns.items():
         if column is not None and len(column) != len(negatives.texts):
             yield Fault(
                 "negatives_columns", name, f"{len(column)} {name} of {len(negatives.texts)} negatives"
             )
+    yield from source_faults(negatives.sources or (), "sources")
 
 
 def _refuse(faults: list[Fault], where: str) -> None:

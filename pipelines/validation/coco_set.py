@@ -11,6 +11,7 @@ from pipelines.training_sets.contract import (
     negatives_faults,
     segmentation_faults,
     shown,
+    source_faults,
     text_faults,
     type_name,
 )
@@ -132,7 +133,7 @@ class CocoChecker:
         for name in ("caption", "long_caption"):
             if name in value:
                 yield from text_faults(value[name], name)
-        negatives, types = value.get("negatives"), value.get("negative_types")
+        negatives = value.get("negatives")
         if negatives is None:
             return
         if not isinstance(negatives, list):
@@ -140,10 +141,12 @@ class CocoChecker:
             return
         self.report.regions_with_negatives += 1
         yield from negatives_faults(value.get("caption"), negatives, "negatives")
-        if types is not None and (not isinstance(types, list) or len(types) != len(negatives)):
-            yield Fault(
-                "negatives_columns", "negative_types", f"not one for each of {len(negatives)} negatives"
-            )
+        for name in ("negative_types", "negative_sources"):
+            column = value.get(name)
+            if column is not None and (not isinstance(column, list) or len(column) != len(negatives)):
+                yield Fault("negatives_columns", name, f"not one for each of {len(negatives)} negatives")
+            elif column is not None and name == "negative_sources":
+                yield from source_faults(column, name)
 
 
 def _no_id(value: object) -> Fault:

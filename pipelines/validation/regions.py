@@ -12,6 +12,7 @@ from pipelines.training_sets.contract import (
     negatives_faults,
     segmentation_faults,
     shown,
+    source_faults,
     text_faults,
     type_name,
 )
@@ -58,12 +59,14 @@ def _negatives_faults(region: Mapping[str, Any], at: str, *, is_published: bool)
     if flag != 1 and "flag_short_neg" in region:
         yield Fault("negatives_flag", f"{at}.flag_short_neg", f"{len(texts)} negatives that no trainer reads")
     yield from negatives_faults(region.get("short_expr"), texts, f"{at}.short_expr_negs")
-    for name in ("neg_types", "neg_scores"):
+    for name in ("neg_types", "neg_scores", "neg_sources"):
         column = region.get(name)
         if column is not None and not isinstance(column, list):
             yield Fault("type", f"{at}.{name}", f"{type_name(column)}, expected a list")
         elif column and len(column) != len(texts):
             yield Fault("negatives_columns", f"{at}.{name}", f"{len(column)} for {len(texts)} negatives")
+        elif column and name == "neg_sources":
+            yield from source_faults(column, f"{at}.{name}")
 
 
 def _mask_box_faults(rle: Mapping[str, Any], box: object, at: str) -> Iterator[Fault]:

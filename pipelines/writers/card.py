@@ -12,7 +12,7 @@ from pipelines.counted import counted
 from pipelines.training_sets.contract import NUM_NEGATIVES
 from pipelines.training_sets.counts import UNKNOWN_LICENSE, SetCounts
 from pipelines.training_sets.drops import REASONS, Drops
-from pipelines.writers.finehard_parquet import REGION, WITH_IMAGES
+from pipelines.writers.finehard_parquet import WITH_IMAGES, with_sources
 from pipelines.writers.markdown import most as _most
 from pipelines.writers.markdown import one_line as _line
 from pipelines.writers.markdown import table as _table
@@ -43,6 +43,7 @@ _MEANING = {
     "flag_short_neg": "1 where the region has negatives",
     "short_expr_negs": f"{NUM_NEGATIVES} expressions that are false for the region, or none",
     "neg_types": "what was changed in each negative",
+    "neg_sources": "who wrote each negative: rule or llm, a language model",
     "neg_scores": "cosine of the region with each negative, where measured",
     "segmentation": "mask, COCO compressed RLE of the image's size",
 }
@@ -54,6 +55,10 @@ _LIMITS = (
     "A thing that has no region may still be in the image: absence of a region is not absence of the thing.",
 )
 
+_UNBALANCED = (
+    "Negatives by rule are drawn so that the texts alone give nothing away. Those of a language model are not: run the"
+    " blind test on the set before you train on it, or take those by rule alone."
+)
 
 _READ = {
     "hf": 'from datasets import load_dataset\n\ndata = load_dataset("PATH/OF/THIS/FOLDER")',
@@ -91,7 +96,7 @@ def dataset_card(
         f" {counts.regions_with_masks:,} with masks.\n",
         f"```python\n{_READ[format_name]}\n```\n",
         "## Features\n",
-        _table(("column", "type", "meaning"), _features()),
+        _table(("column", "type", "meaning"), _features(has_sources=bool(counts.negative_sources))),
         "## Counts\n",
         _table(("split", "images"), counts.splits.items()),
         _table(("language", "images"), counts.languages.items()),
@@ -101,6 +106,7 @@ def dataset_card(
         "## Regions and negatives\n",
         _table(("class", "regions"), _most(counts.categories)),
         _table(("changed in the negative", "negatives"), _most(counts.negative_types)),
+        *_sources(counts),
         "## How it was made\n",
         "".join(f"{number}. {_line(step)}\n" for number, step in enumerate(made, start=1)),
         "## What was left out, and why\n",
@@ -129,11 +135,20 @@ def _front_matter(counts: SetCounts, name: str, *, has_data_folder: bool) -> str
     return yaml.safe_dump(matter, sort_keys=False, allow_unicode=True)
 
 
-def _features() -> list[tuple[str, str, str]]:
-    rows = [(column.name, _type(column.type), _MEANING[column.name]) for column in WITH_IMAGES]
+def _features(*, has_sources: bool) -> list[tuple[str, str, str]]:
+    schema = with_sources(WITH_IMAGES) if has_sources else WITH_IMAGES
+    rows = [(column.name, _type(column.type), _MEANING[column.name]) for column in schema]
+    region = schema.field("regions").type.value_type
     return rows + [
-        (f"regions[].{column.name}", _type(column.type), _MEANING[column.name]) for column in REGION
+        (f"regions[].{column.name}", _type(column.type), _MEANING[column.name]) for column in region
     ]
+
+
+def _sources(counts: SetCounts) -> list[str]:
+    """Who wrote the negatives, where that is said."""
+    if not counts.negative_sources:
+        return []
+    return [_table(("written by", "negatives"), _most(counts.negative_sources)), f"{_UNBALANCED}\n"]
 
 
 def _type(dtype: pa.DataType) -> str:

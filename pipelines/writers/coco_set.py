@@ -167,4 +167,6 @@ def _annotation(
     if region.negatives is not None:
         annotation["negatives"] = list(region.negatives.texts)
         annotation["negative_types"] = list(region.negatives.types)
+        if region.negatives.sources is not None:
+            annotation["negative_sources"] = list(region.negatives.sources)
     return annotation

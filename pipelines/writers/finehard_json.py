@@ -7,7 +7,7 @@ Chinese: its presence alone says so, whatever its value, and the published train
 `short_expr`, `long_expr`, `flag_short_neg` (1 with negatives) and `short_expr_negs`, an object whose ten values are
 used in their order. The first four regions are read, so they are the best. Texts are lower case, because the trainer
 lower-cases negatives and not their positive: case would tell them apart. The other fields (ids, size, licence, masks,
-types) are ours; the trainer reads fields by name and passes them by.
+types, who wrote them) are ours; the trainer reads fields by name and passes them by.
 """
 
 import json
@@ -85,6 +85,8 @@ def _region(region: TrainingRegion) -> dict[str, Any]:
     }
     if negatives is not None:
         info["neg_types"] = list(negatives.types)
+        if negatives.sources is not None:
+            info["neg_sources"] = list(negatives.sources)
         if negatives.scores is not None:
             info["neg_scores"] = [shortest(score) for score in negatives.scores]
     info |= {"region_uid": region.region_uid, "category_id": region.category_id, "category": region.category}

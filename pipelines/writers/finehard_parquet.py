@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from ovsops.errors import ConfigError
 from pipelines.training_sets.record import Split, TrainingRegion, TrainingSample
 from pipelines.writers.row_groups import RowGroups
 from pipelines.writers.whole_files import DEFAULT_FILE_BYTES, SetWriter, file_pattern, image_path
@@ -43,6 +44,8 @@ REGION = pa.struct(
 )
 """`bbox` is x1 y1 x2 y2 in shares of width and height. `short_expr_negs` holds ten texts where
 `flag_short_neg` is 1, else none; `neg_types` goes with it, `neg_scores` too where scores were measured."""
+NEG_SOURCES = _required("neg_sources", pa.list_(pa.string()))
+"""A field of regions beside `neg_types`, in sets whose negatives say who wrote them: `rule` or `llm`."""
 
 _COLUMNS = [
     _required("image_uid", pa.string()),
@@ -70,15 +73,32 @@ IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())
 WITH_IMAGES = pa.schema([_required("image", IMAGE), *_COLUMNS], metadata=FINEHARD.metadata)
 
 
+def with_sources(schema: pa.Schema) -> pa.Schema:
+    """`FINEHARD` or `WITH_IMAGES` with `NEG_SOURCES`. Sets of rules alone keep the schema without it."""
+    fields = list(REGION)
+    fields.insert(REGION.get_field_index("neg_types") + 1, NEG_SOURCES)
+    regions = _required("regions", pa.list_(pa.struct(fields)))
+    return schema.set(schema.get_field_index("regions"), regions)
+
+
 def finehard_parquet_writer(
-    folder: Path, split: Split, *, stem: str | None = None, max_file_bytes: int = DEFAULT_FILE_BYTES
+    folder: Path,
+    split: Split,
+    *,
+    stem: str | None = None,
+    max_file_bytes: int = DEFAULT_FILE_BYTES,
+    has_sources: bool = False,
 ) -> SetWriter:
-    """Files `SPLIT/STEM-00000.parquet`; images are named relative to `folder`."""
+    """Files `SPLIT/STEM-00000.parquet`; images are named relative to `folder`.
+
+    `has_sources` is of the whole set: files of one set have one schema, whatever is in them.
+    """
+    schema = with_sources(FINEHARD) if has_sources else FINEHARD
     pattern = file_pattern("SPLIT/STEM-*.parquet", split, stem)
     return SetWriter(
         folder,
         pattern,
-        lambda stream: ParquetRows(stream, FINEHARD),
+        lambda stream: ParquetRows(stream, schema),
         split=split,
         max_file_bytes=max_file_bytes,
     )
@@ -90,10 +110,20 @@ class ParquetRows(RowGroups):
     def __init__(self, stream: BinaryIO, schema: pa.Schema) -> None:
         super().__init__(stream, schema)
         self._has_images = "image" in schema.names
+        region = schema.field("regions").type.value_type
+        self._has_sources = region.get_field_index(NEG_SOURCES.name) >= 0
 
     def add(self, sample: TrainingSample) -> None:
-        """Append a row."""
+        """Append a row. ConfigError where its negatives say who wrote them, and the file has no place for it."""
         row = finehard_row(sample)
+        for region in row["regions"]:
+            if self._has_sources:
+                region.setdefault(NEG_SOURCES.name, [])
+            elif NEG_SOURCES.name in region:
+                raise ConfigError(
+                    f"region {region['region_uid']} says who wrote its negatives, and this file has no column for it:"
+                    " open the writer with has_sources=True"
+                )
         if self._has_images:
             row["image"] = {"bytes": sample.data, "path": f"{sample.image_uid}.{sample.extension}"}
         self.add_row(row, image_bytes=len(sample.data) if self._has_images else 0)
@@ -122,7 +152,7 @@ def finehard_row(sample: TrainingSample) -> dict[str, Any]:
 
 def _region(region: TrainingRegion) -> dict[str, Any]:
     negatives = region.negatives
-    return {
+    row = {
         "region_uid": region.region_uid,
         "bbox": list(region.box),
         "score": region.score,
@@ -136,3 +166,6 @@ def _region(region: TrainingRegion) -> dict[str, Any]:
         "neg_scores": list(negatives.scores) if negatives and negatives.scores is not None else [],
         "segmentation": region.segmentation.to_coco() if region.segmentation else None,
     }
+    if negatives is not None and negatives.sources is not None:
+        row[NEG_SOURCES.name] = list(negatives.sources)
+    return row

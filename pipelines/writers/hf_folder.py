@@ -11,17 +11,22 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.training_sets.record import Split
-from pipelines.writers.finehard_parquet import WITH_IMAGES, ParquetRows
+from pipelines.writers.finehard_parquet import WITH_IMAGES, ParquetRows, with_sources
 from pipelines.writers.whole_files import DEFAULT_FILE_BYTES, SetWriter, file_pattern
 
 FORMAT = "hf"
 
 
 def hf_writer(
-    folder: Path, split: Split, *, stem: str | None = None, max_file_bytes: int = DEFAULT_FILE_BYTES
+    folder: Path,
+    split: Split,
+    *,
+    stem: str | None = None,
+    max_file_bytes: int = DEFAULT_FILE_BYTES,
+    has_sources: bool = False,
 ) -> SetWriter:
     """Files `data/SPLIT-STEM-00000.parquet`; `card.dataset_card` is the folder's README.md."""
-    schema = hf_schema(WITH_IMAGES)
+    schema = hf_schema(with_sources(WITH_IMAGES) if has_sources else WITH_IMAGES)
     pattern = file_pattern("data/SPLIT-STEM-*.parquet", split, stem)
     return SetWriter(
         folder,

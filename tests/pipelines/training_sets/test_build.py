@@ -211,6 +211,17 @@ def test_negatives_of_the_rules_keep_the_contract(caption: str, image_caption: s
     assert len(set(region.negatives.texts)) == 10
 
 
+def test_who_wrote_each_negative_stays_with_it() -> None:
+    given = replace(make_negatives(), positive="a red cup", sources=("llm",) * 4 + ("rule",) * 6)
+    sample, _ = build(negatives={"i1": given})
+    assert sample is not None
+    assert sample.regions[0].negatives == given
+    sample, counts = build(negatives={"i1": replace(given, sources=("rule",) * 9)})
+    assert sample is not None
+    assert sample.regions[0].negatives is None
+    assert counts["D_NEGATIVES"] == 1
+
+
 def test_a_mask_of_another_size_is_an_error_of_the_tables() -> None:
     mask = mask_to_rle(np.ones((4, 4), bool)).to_coco()
     with pytest.raises(ValueError, match="tables do not belong together"):
@@ -227,6 +238,8 @@ def test_a_mask_of_another_size_is_an_error_of_the_tables() -> None:
         ({"score": 1.5}, "score"),
         ({"negatives": RegionNegatives(texts=("a",) * 10, types=("x",) * 10)}, "negatives_distinct"),
         ({"negatives": replace(make_negatives(), types=("x",) * 9)}, "negatives_columns"),
+        ({"negatives": replace(make_negatives(), sources=("rule",) * 9)}, "negatives_columns"),
+        ({"negatives": replace(make_negatives(), sources=("somebody",) * 10)}, "negatives_source"),
     ],
 )
 def test_a_region_that_breaks_the_contract_is_not_built(changes: dict[str, Any], match: str) -> None:
