@@ -5,7 +5,6 @@ Seen by eyes that cost nothing: the colours of a box. The real ones are in tests
 
 import json
 import pickle
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 
 from ovsops.backbones.checkpoint import Checkpoint
 from ovsops.errors import OutputError
-from ovsops.regions.region_vectors import ImageVectors, RegionVectors
+from ovsops.regions.region_vectors import RegionVectors
 from pipelines.embedding import EmbedConfig, EmbedJob, embed_units
 from pipelines.labelled_shards import LabelRun, open_label_run
 from pipelines.mine_job import MINED_FILE, MineJob, stored_units, unmined
@@ -25,36 +24,12 @@ from pipelines.schemas import SCHEMA_VERSION
 from pipelines.shards import expand_inputs
 from pipelines.storage import StorageOptions, open_storage
 from pipelines.units import run_units
+from tests.tiny.colours import Colours
 from tests.tiny.deaths import Deaths, Killed, files_of
 from tests.tiny.labelled import label, some_images
 
 OPTIONS = StorageOptions()
 MANIFEST = {"schema_version": SCHEMA_VERSION, "recipe": {}, "recipe_hash": "mine"}
-
-
-class Colours:
-    """Sees colours: of each box the mean of its three stripes; nothing where the box is empty."""
-
-    encoded = 0
-    """Images, over all its lives."""
-
-    def of_images(self, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray]) -> list[ImageVectors]:
-        type(self).encoded += len(images)
-        return [
-            ImageVectors(image=_unit(image), regions=np.stack([_unit(_cut(image, box)) for box in own]))
-            for image, own in zip(images, boxes, strict=True)
-        ]
-
-
-def _cut(image: np.ndarray, box: np.ndarray) -> np.ndarray:
-    left, top, right, bottom = box.astype(int)
-    return image[top:bottom, left:right]
-
-
-def _unit(pixels: np.ndarray) -> np.ndarray:
-    stripes = [part.reshape(-1, 3).mean(0) for part in np.array_split(pixels, 3)]
-    vector = np.concatenate(stripes) - 100
-    return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
 @pytest.fixture(autouse=True)
