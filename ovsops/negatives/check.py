@@ -62,13 +62,13 @@ def text_faults(positive: str, text: str) -> list[Fault]:
     found: list[Fault] = []
     if not any(char.isalpha() for char in text):
         return ["F_EMPTY"]
-    if any(unicodedata.category(char)[0] == "C" for char in text):
+    if not text.isprintable() and any(unicodedata.category(char)[0] == "C" for char in text):
         found.append("F_CONTROL")
     if _MARKS.search(text):
         found.append("F_MARKS")
-    if _wrong_articles(text) > _wrong_articles(positive):
+    if (articles := _wrong_articles(text)) and articles > _wrong_articles(positive):
         found.append("F_ARTICLE")
-    if len(_DOUBLED.findall(text)) > len(_DOUBLED.findall(positive)):
+    if (doubled := len(_DOUBLED.findall(text))) and doubled > len(_DOUBLED.findall(positive)):
         found.append("F_DOUBLED")
     return found
 

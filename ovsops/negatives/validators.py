@@ -170,11 +170,12 @@ class LabelValidator:
     def __init__(self, rules: LabelRules) -> None:
         self.rules = rules
         forms = sorted(rules.names, key=lambda form: (-len(form), form))
-        whole = [
-            re.escape(form) if _is_unspaced(form) else rf"(?<![\w-]){re.escape(form)}(?:s|es)?(?![\w-])"
-            for form in forms
-        ]
-        self._pattern = re.compile("|".join(whole)) if whole else None
+        spaced = [re.escape(form) for form in forms if not _is_unspaced(form)]
+        # Where both kinds match at one place the unspaced form is the longer one. The edges stand outside the list,
+        # so that its forms are tried where a word begins, and nowhere else.
+        found = [re.escape(form) for form in forms if _is_unspaced(form)]
+        found += [rf"(?<![\w-])(?:{'|'.join(spaced)})(?:s|es)?(?![\w-])"] if spaced else []
+        self._pattern = re.compile("|".join(found)) if found else None
         self._named = lru_cache(maxsize=65_536)(self._find)
 
     def validate(
