@@ -154,6 +154,7 @@ BENCHMARKS: dict[str, str | None] = {
     "mining": "--rows 256 --width 16 --query-rows 32 --block-rows 64",
     "negative_validators": "--scenes 16 --tune 16",
     "negatives": "--captions 1000 --fitted 50",
+    "negatives_job": "--regions 40 --validators none",
     "patches": None,  # plain transcriptions of formulas at full size: minutes
     "plan_forecast": None,  # plans and runs 2,000 scenes
     "report": "--images 60 --images-per-shard 30 --folder FOLDER",
