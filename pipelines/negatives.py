@@ -25,7 +25,7 @@ from pipelines.llm_replies import drop_replies
 from pipelines.negatives_audit import AuditConfig, audit_rows, audit_strata, write_audit
 from pipelines.negatives_checks import ValidatorFactory
 from pipelines.negatives_llm import LlmDraw, LlmTally, llm_totals, over_limits
-from pipelines.negatives_regions import RegionSource, TextColumn, text_of
+from pipelines.negatives_regions import RegionSource, TextColumn, is_wanted, text_of
 from pipelines.negatives_stage import NegativesStage
 from pipelines.readers import ReaderConfig
 from pipelines.runner import Engine, Placement
@@ -47,6 +47,9 @@ class DrawConfig:
 
     texts: tuple[TextColumn, ...] = ("caption_short",)
     """Columns of a region; the first that holds a text is the positive. `prompt` is the name it was found by."""
+    review: bool = False
+    """Also regions whose label waits for a person. Their captions are often wrong, and a negative of a wrong caption
+    may be true."""
     spare: int = 10
     """Candidates beyond ten that take the place of dropped ones; only where there is a validator."""
     corpus_captions: int = DEFAULT_CAPACITY
@@ -96,6 +99,7 @@ class NegativesJob(UnitJob):
                 "options": self.labels.storage,
                 "table": commit.tables["instances"],
                 "texts": self.draw.texts,
+                "review": self.draw.review,
                 "max_chars": self.negatives.max_chars,
                 "capacity": self.draw.corpus_captions,
             }
@@ -150,6 +154,7 @@ class NegativesJob(UnitJob):
             sampler=self.sampler(storage),
             texts=self.draw.texts,
             count=NUM_NEGATIVES + (self.draw.spare if self.validators is not None else 0),
+            review=self.draw.review,
         )
 
     def sampler(self, storage: Storage) -> NegativeSampler:
@@ -212,13 +217,16 @@ def sample_shard(
     table: Mapping[str, Any],
     *,
     texts: tuple[TextColumn, ...],
+    review: bool,
     max_chars: int,
     capacity: int,
 ) -> dict[str, Any]:
     """The corpus sample of one labelled shard, as plain data. Every region is a caption of its own."""
     sample = CorpusSample(capacity=capacity)
-    rows = read_committed(open_storage(labels, options), table, ["instance_uid", *texts])
+    rows = read_committed(open_storage(labels, options), table, ["instance_uid", "decision", *texts])
     for row in rows.to_pylist():
+        if not is_wanted(row, review=review):
+            continue
         caption, language = accept(text_of(row, texts), None, max_chars=max_chars)
         if caption is not None:
             sample.add(caption, "zh" if language == "zh" else "en", row["instance_uid"])

@@ -31,6 +31,7 @@ _COLUMNS = (
     "caption_short",
     "caption_long",
     "rivals",
+    "decision",
 )
 
 
@@ -54,6 +55,8 @@ class RegionSource:
     """Columns of a region; the first that holds a text is its positive."""
     count: int
     """Candidates by rule of each region at most."""
+    review: bool
+    """Whether regions that wait for a person take part."""
 
     def read(self, storage: Storage, table: Mapping[str, Any]) -> pa.Table:
         """The committed regions of a shard. RowError where they are others than were committed."""
@@ -65,12 +68,19 @@ class RegionSource:
         texts = [text_of(region, self.texts) for region in regions]
         drawn = [
             self.sampler.candidates_for(text, key=uid, count=self.count)
-            for uid, text in zip(uids, texts, strict=True)
+            if is_wanted(region, review=self.review)
+            else Refusal(reason="R_REVIEW")
+            for region, uid, text in zip(regions, uids, texts, strict=True)
         ]
         contexts = (
             region_contexts(regions, self.categories) if with_contexts else [RegionContext()] * len(regions)
         )
         return DrawnRegions(uids=uids, texts=texts, drawn=drawn, contexts=contexts)
+
+
+def is_wanted(region: Mapping[str, Any], *, review: bool) -> bool:
+    """Whether a region's caption may be believed as far as the label run knows; with `review` all are."""
+    return review or region["decision"] != "review"
 
 
 def text_of(region: Mapping[str, Any], texts: Sequence[TextColumn]) -> str | None:

@@ -19,6 +19,7 @@ NUM_NEGATIVES = 10
 """Of each caption: what the trainer of FG-CLIP 2 takes, no more and no less."""
 
 Reason = Literal[
+    "R_REVIEW",
     "R_NO_TEXT",
     "R_EMPTY",
     "R_TOO_LONG",
@@ -32,6 +33,7 @@ Reason = Literal[
     "R_GIVEN_AWAY",
 ]
 REASONS: dict[Reason, str] = {
+    "R_REVIEW": "the label waits for a person, and its caption may be wrong",
     "R_NO_TEXT": "no caption, or none that is a string",
     "R_EMPTY": "a caption without a letter",
     "R_TOO_LONG": "longer than `max_chars`",

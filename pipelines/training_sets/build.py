@@ -33,8 +33,8 @@ class BuildConfig:
 
     prompt_as_expression: bool = False
     """Regions without a caption are described by the name they were found with."""
-    keep_review: bool = True
-    """Keep regions whose label waits for a human."""
+    keep_review: bool = False
+    """Keep regions whose label waits for a human: many are wrong, or on nothing."""
     keep_without_regions: bool = False
     """Keep images without regions: they train the image's captions alone."""
     keep_turned: bool = False

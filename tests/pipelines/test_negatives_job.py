@@ -96,6 +96,20 @@ def test_the_summary_counts_every_region(reference: Path) -> None:
     assert summary["over_limits"] == []
 
 
+def test_what_waits_for_a_person_gets_no_negatives_unless_that_is_asked_for(tmp_path: Path) -> None:
+    images = [replace(image, waiting=(0,)) for image in some_images(0)]
+    doubted = label(tmp_path / "labels", tmp_path / "shards", [images])
+    summary = run(make_job(doubted, tmp_path / "out"))
+    assert summary["regions"]["by_reason"] == {"R_REVIEW": 5, "R_NO_TEXT": 1}
+    assert (
+        sum(summary["corpus"]["captions"].values()) == 9
+    )  # words of captions that may be wrong do not count
+    rows = table(tmp_path / "out")
+    assert rows[rows.reason == "R_REVIEW"].positive.notna().all()
+    all_of_them = run(make_job(doubted, tmp_path / "all", draw=DrawConfig(review=True)))
+    assert all_of_them["regions"]["by_reason"] == {"R_NO_TEXT": 1}
+
+
 class LastFirst(InlineEngine):
     """Does the last unit first."""
 

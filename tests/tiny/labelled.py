@@ -50,6 +50,8 @@ class TinyImage:
     quality: int = 92
     """Another quality gives other bytes of a picture that looks the same."""
     license: str | None = "CC0"
+    waiting: tuple[int, ...] = ()
+    """Places of regions that wait for a person."""
     changes: dict[str, Any] = field(default_factory=dict)
     """Columns of the image's row to be something else."""
 
@@ -163,6 +165,7 @@ def _record(shard: Shard, index: int, image: TinyImage, ids: dict[str, int]) -> 
             "caption_short": caption if image.caption == "" else image.caption,
             "regions": [
                 _region(place, thing, phrase(colour, thing, image.language), ids)
+                | ({"decision": "review"} if place in image.waiting else {})
                 for place, (colour, thing) in enumerate(image.things)
             ],
         }
