@@ -21,8 +21,8 @@ from PIL import Image
 from ovsops.errors import ShapeError, StorageError
 from ovsops.masks.rle import Rle, mask_to_rle, rle_to_mask
 from pipelines.ledger import Commit
-from pipelines.report.beside import Negatives
 from pipelines.report.counting import DECISIONS, Candidate, GalleryConfig, batches
+from pipelines.report.negatives_beside import Negatives
 from pipelines.report.source_pictures import PictureConfig, SmallPicture, fetch_pictures
 from pipelines.report.texts import clean
 from pipelines.storage import Storage, StorageOptions

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from pipelines.report import chart_sections, sections
+from pipelines.report import chart_sections, negatives_section, sections
 from pipelines.report.code_texts import CARRIED
 from pipelines.report.first_screen import head, hidden_title
 from pipelines.report.gallery import gallery_data, page_json
@@ -67,20 +67,23 @@ def run_page(report: RunReport) -> str:
     """The page, at most `report.config.max_bytes` long."""
     body = [
         *head(report),
-        _contents(),
+        _contents(report),
         sections.failures(report),
         chart_sections.scores(report),
         sections.classes(report),
         sections.confusions(report),
         chart_sections.throughput(report),
     ]
-    after = [sections.made_with(report), _footer()]
+    after = [negatives_section.negatives(report), sections.made_with(report), _footer()]
     style, script = (asset(name) for name in ("run_page.css", "run_page.js"))
     fixed = sum(len(part.encode()) for part in (*body, *after, style, script)) + _RESERVE
     data = _data(report)
     fixed += len(page_json(data).encode())
     data["images"], num_left_out = gallery_data(
-        report.gallery, report.place_of, report.beside.negatives, max_bytes=report.config.max_bytes - fixed
+        report.gallery,
+        report.place_of,
+        report.beside.negatives.by_region,
+        max_bytes=report.config.max_bytes - fixed,
     )
     body.append(_gallery(report, data["images"], num_left_out))
     policy = (
@@ -127,7 +130,7 @@ def _data(report: RunReport) -> dict[str, Any]:
     }
 
 
-def _contents() -> str:
+def _contents(report: RunReport) -> str:
     names = {
         "failures": Text("Failures", "失败"),
         "scores": Text("Scores", "分数"),
@@ -135,6 +138,7 @@ def _contents() -> str:
         "confusions": Text("Confusions", "混淆"),
         "throughput": Text("Throughput", "吞吐"),
         "gallery": Text("Pictures", "图片"),
+        **({"negatives": Text("Negatives", "负样本")} if report.beside.negatives.to_read else {}),
         "made": Text("Made with", "生成信息"),
     }
     links = (f'<a href="#{anchor}">{both(name)}</a>' for anchor, name in names.items())
@@ -235,13 +239,13 @@ def _remarks(report: RunReport, images: list[Mapping[str, Any]], num_left_out: i
     if num_left_out:
         text = Text("{n} more images did not fit into the page", "另有 {n} 张图片因页面已满未显示")
         remarks.append(both(text, n=number(num_left_out)))
-    if not report.beside.num_negatives:
+    if not report.beside.negatives.num_regions:
         return [f'<p class="note">{"<br>".join(remarks)}</p>'] if remarks else []
     text = Text(
         "Hard negatives lie beside this run: {n} regions have some; they stand beside their positives in a picture.",
         "该运行旁有难负样本：{n} 个区域；打开图片可与正样本对照。",
     )
-    said = f'<p class="fine">{both(text, n=number(report.beside.num_negatives))}</p>'
+    said = f'<p class="fine">{both(text, n=number(report.beside.negatives.num_regions))}</p>'
     return [*([f'<p class="note">{"<br>".join(remarks)}</p>'] if remarks else []), said]
 
 

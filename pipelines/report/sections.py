@@ -252,7 +252,7 @@ def made_with(report: RunReport) -> str:
     ]
     for evaluation in report.beside.evaluations:
         entries.append((Text("evaluation", "评估"), f"<code>{shown(evaluation.path)}</code>"))
-    for source in report.beside.negatives_from:
+    for source in report.beside.negatives.sources:
         entries.append((Text("hard negatives", "难负样本"), f"<code>{shown(source)}</code>"))
     listed = "".join(f"<dt>{both(_plain(name))}</dt><dd>{value}</dd>" for name, value in entries)
     recipe = json.dumps(

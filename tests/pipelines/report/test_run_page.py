@@ -14,9 +14,10 @@ import pytest
 
 from ovsops.backbones.shipped import MINIATURE_NOTICE, MINIATURE_NOTICE_ZH
 from ovsops.errors import ConfigError, OutputError
-from pipelines.report.beside import Negatives, look_beside
+from pipelines.report.beside import look_beside
 from pipelines.report.counting import GalleryConfig
 from pipelines.report.facts import read_facts
+from pipelines.report.negatives_beside import Negatives
 from pipelines.report.run_page import run_page
 from pipelines.report.run_report import ReportConfig, gather
 from pipelines.report.texts import Text, both
@@ -278,9 +279,9 @@ def test_tables_of_the_negatives_job_are_read(made_page: MadePage, tmp_path: Pat
     pq.write_table(pa.table(rows), tmp_path / "negatives" / "s.parquet")
     (tmp_path / "negatives" / "broken.parquet").write_bytes(b"PAR1 no")
     found = look_beside(facts, [tmp_path], regions=uids)
-    assert found.num_negatives >= 3
-    assert found.negatives[uids[0]] == Negatives(
+    assert found.negatives.num_regions == 4  # one of the set that lies beside the page
+    assert found.negatives.by_region[uids[0]] == Negatives(
         positive="a red ball", texts=("a blue ball",), types=("colour",)
     )
-    assert uids[1] not in found.negatives
-    assert found.negatives[uids[2]].texts == ("c",)
+    assert uids[1] not in found.negatives.by_region
+    assert found.negatives.by_region[uids[2]].texts == ("c",)
