@@ -76,6 +76,7 @@ def look_beside(
         why_no_calibrator=why,
         negatives=find_negatives(
             folders,
+            strangers=frozenset(folder for folder in folders if _is_neighbour(folder, facts, extra)),
             recipe_hash=str(facts.manifest.get("recipe_hash", "")),
             regions=frozenset(regions),
             shards=frozenset(shards),
@@ -94,6 +95,11 @@ def _folders(facts: RunFacts, extra: Sequence[Path]) -> Iterator[Path]:
             yield from sorted(p for p in parent.iterdir() if p.is_dir() and p.resolve() not in known)
         except OSError as error:
             logger.warning("%s cannot be listed: %s", parent, error)
+
+
+def _is_neighbour(folder: Path, facts: RunFacts, extra: Sequence[Path]) -> bool:
+    """Whether a folder was found beside the run: neither named, nor in it."""
+    return folder not in extra and folder.parent != local_path(facts.output)
 
 
 def _evaluations(facts: RunFacts, folders: Sequence[Path]) -> Iterator[Evaluation]:

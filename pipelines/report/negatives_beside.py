@@ -1,7 +1,7 @@
 """Hard negatives of a run in what lies beside it: tables of the negatives job, and training sets.
 
 A region may be in several of them, a set in several formats: it counts once. What a manifest says is of other labels is
-passed by.
+passed by, and so is what lies in a neighbouring folder where no manifest says that it is of these.
 """
 
 import hashlib
@@ -57,9 +57,17 @@ class FoundNegatives:
 
 
 def find_negatives(
-    folders: Sequence[Path], *, recipe_hash: str, regions: frozenset[str], shards: Collection[str]
+    folders: Sequence[Path],
+    *,
+    recipe_hash: str,
+    regions: frozenset[str],
+    shards: Collection[str],
+    strangers: Collection[Path] = (),
 ) -> FoundNegatives:
-    """Negatives in Parquet files of the folders. Files that are called after one of `shards` are read first."""
+    """Negatives in Parquet files of the folders. Files that are called after one of `shards` are read first.
+
+    `strangers` are folders of which nobody said that they are about the run: there a manifest must.
+    """
     search = _Search(wanted=regions)
     sources, left = [], _MAX_FILES
     is_of_run = lru_cache(maxsize=None)(lambda folder: _is_of_run(folder, recipe_hash))
@@ -67,7 +75,9 @@ def find_negatives(
         paths = [
             path
             for path in folder.rglob("*.parquet")
-            if path.parent.name not in _LABELS and not path.is_symlink() and _belongs(path, folder, is_of_run)
+            if path.parent.name not in _LABELS
+            and not path.is_symlink()
+            and _belongs(path, folder, is_of_run, otherwise=folder not in strangers)
         ]
         paths.sort(key=lambda path: (path.stem not in shards, path))
         found = False
@@ -84,15 +94,15 @@ def find_negatives(
     return search.found(tuple(sources))
 
 
-def _belongs(path: Path, folder: Path, is_of_run: Callable[[Path], bool | None]) -> bool:
-    """What the nearest manifest above a file says, as far up as `folder`; without one it belongs."""
+def _belongs(path: Path, folder: Path, is_of_run: Callable[[Path], bool | None], *, otherwise: bool) -> bool:
+    """What the nearest manifest above a file says, as far up as `folder`."""
     for place in path.parents:
         said = is_of_run(place)
         if said is not None:
             return said
         if place == folder:
             break
-    return True
+    return otherwise
 
 
 def _is_of_run(folder: Path, recipe_hash: str) -> bool | None:

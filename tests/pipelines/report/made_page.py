@@ -1,6 +1,7 @@
 """A labelled run of drawn scenes whose masks are their truth, with hostile words in its rows, and its page."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,8 @@ def add_photo(
     write_tables(out, shard, images, pa.Table.from_pylist([region], pa.schema(fields)), url=str(tar))
 
 
-def write_negatives(folder: Path, region_uid: str) -> None:
-    """A training set with negatives of one region, with the columns that a page reads."""
+def write_negatives(folder: Path, region_uid: str, recipe_hash: str) -> None:
+    """A training set of these labels with negatives of one region, with the columns that a page reads."""
     region = {
         "region_uid": region_uid,
         "bbox": [0.0, 0.0, 1.0, 1.0],
@@ -127,6 +128,8 @@ def write_negatives(folder: Path, region_uid: str) -> None:
         {"short_caption": ["x"], "regions": pa.array([[region]], pa.list_(REGION))},
     )
     pq.write_table(table, folder / "train-00000.parquet")
+    manifest = {"recipe": {"made_of": {"labels_recipe_hash": recipe_hash}}}
+    (folder / "run.json").write_text(json.dumps(manifest))
 
 
 def make_page(folder: Path) -> MadePage:
@@ -142,7 +145,8 @@ def make_page(folder: Path) -> MadePage:
     table = pq.read_table(path)
     with_column(path, "caption_short", [HOSTILE[i % len(HOSTILE)] for i in range(table.num_rows)])
     with_column(path, "caption_long", [SECRET] * table.num_rows)
-    write_negatives(folder / "training_set", table.column("instance_uid")[0].as_py())
+    recipe_hash = json.loads((out / "run.json").read_text())["recipe_hash"]
+    write_negatives(folder / "training_set", table.column("instance_uid")[0].as_py(), recipe_hash)
     storage = open_storage(str(out))
     report = gather(storage, ReportConfig(), StorageOptions())
     text = run_page(report)

@@ -74,6 +74,7 @@ def test_negatives_of_other_labels_are_passed_by(tmp_path: Path) -> None:
     assert found.num_regions == 1
     (tmp_path / "theirs" / "run.json").write_bytes(b"{not json")  # says nothing
     assert find(tmp_path).num_regions == 2
+    assert find(tmp_path, strangers={tmp_path}).num_regions == 1
 
 
 def test_fifty_are_drawn_and_the_order_of_files_does_not_matter(tmp_path: Path) -> None:
