@@ -19,7 +19,7 @@ from tests.pipelines.test_llm_asking import NEGATIVES, REGIONS, Batch, Moods, ma
 from tests.tiny.deaths import files_of
 from tests.tiny.labelled import label, some_images
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
+pytestmark = [pytest.mark.nightly, pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
 MOODS = {"key": "fails", "star": "nonsense", "ring": "echoes"}
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}<assistant>"
@@ -132,7 +132,6 @@ def rays_own_but_the_engine(config: Any, **more: Any) -> Any:
     return processor
 
 
-@pytest.mark.nightly
 def test_rays_own_processor_gives_what_a_function_of_rows_gives(tmp_path: Path, model: str) -> None:
     """Each of its stages is a process that loads transformers: minutes where cores are few."""
     labels = label(tmp_path / "labels", tmp_path / "shards", [some_images(shard, 4) for shard in range(3)])

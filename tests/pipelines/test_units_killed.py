@@ -62,7 +62,9 @@ def reached(folder: Path) -> set[str]:
     return {path.name for path in (folder / "switches").iterdir()}
 
 
-@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize(
+    "job", [pytest.param(job, marks=[pytest.mark.nightly] * (job == "mine")) for job in JOBS]
+)
 def test_killed_worker_and_driver(local_ray: None, made: dict[str, str], tmp_path: Path, job: str) -> None:
     whole = reference(made, job)
     arguments = arguments_of(made, tmp_path, job, "worker", "driver", "miner")
