@@ -5,7 +5,7 @@ import unicodedata
 from typing import Any
 
 from ovsops.negatives.config import Reason
-from ovsops.negatives.lexicon import Language
+from ovsops.negatives.lexicon import Language, load_lexicon
 
 _SPACES = re.compile(r"\s+")
 _BEFORE_MARK = re.compile(r"\s+([.,;:!?])")
@@ -20,7 +20,8 @@ def accept(text: Any, language: Any, *, max_chars: int) -> tuple[str, Language] 
     """The caption with plain spaces and marks, and its language; or None and the reason for refusing it.
 
     `language` is what the row says, or None: then it is the one whose letters are used. Tabs and line breaks count as
-    spaces. Marks are set straight ("wood. ." ends with one full stop), nothing else is changed.
+    spaces. Marks are set straight ("wood. ." ends with one full stop), nothing else is changed. A caption that denies
+    something or leaves it open is refused (`wording.Wording`).
     """
     if not isinstance(text, str):
         return None, "R_NO_TEXT"
@@ -43,6 +44,9 @@ def accept(text: Any, language: Any, *, max_chars: int) -> tuple[str, Language] 
         return None, "R_LANGUAGE"
     if named is not None and found != named:
         return None, "R_LANGUAGE_MISMATCH"
+    reason = load_lexicon(found).wording.refusal(text)
+    if reason is not None:
+        return None, reason
     return _MARKS_AT_END.sub(r"\1", _BEFORE_MARK.sub(r"\1", text)), found
 
 

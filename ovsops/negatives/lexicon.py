@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from ovsops.errors import VocabularyError
+from ovsops.negatives.wording import Wording, wording_from_plain
 from ovsops.text.yaml_file import parse_yaml
 
 Language = Literal["en", "zh"]
@@ -93,6 +94,8 @@ class Lexicon:
     types: dict[AttributeType, TermType]
     by_surface: dict[str, tuple[tuple[AttributeType, int], ...]] = field(repr=False)
     """Type and place of each written form."""
+    wording: Wording = field(default_factory=Wording, repr=False)
+    """What refuses a caption, and what is never changed in one."""
 
 
 @cache
@@ -110,7 +113,7 @@ def lexicon_from_plain(data: Mapping[str, Any], *, where: str) -> Lexicon:
     language = data.get("language")
     if language not in LANGUAGES:
         raise VocabularyError(f"{where}: language is {language!r}, expected one of {', '.join(LANGUAGES)}")
-    unknown = sorted(set(data) - {"language", *ATTRIBUTE_TYPES})
+    unknown = sorted(set(data) - {"language", "wording", *ATTRIBUTE_TYPES})
     if unknown:
         raise VocabularyError(
             f"{where}: {', '.join(unknown)}: no type of attribute; known: {', '.join(ATTRIBUTE_TYPES)}"
@@ -128,6 +131,7 @@ def lexicon_from_plain(data: Mapping[str, Any], *, where: str) -> Lexicon:
         language=language,
         types=types,
         by_surface={surface: tuple(places) for surface, places in by_surface.items()},
+        wording=wording_from_plain(data.get("wording", {}), language=language, where=f"{where}: wording"),
     )
 
 
