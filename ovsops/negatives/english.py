@@ -2,14 +2,16 @@
 
 A noun phrase is read word by word. Stuff words ("glass", "paper") are attributes before another noun or
 after "made of", and things otherwise: "a glass bowl" has a material, "a transparent glass" has none. A word
-within a hyphenated one ("metal-framed") is never cut out of it.
+within a hyphenated one ("metal-framed") is never cut out of it, nor one out of a name: "hot dog" (the lexicon has a
+list), "Red Bull" (both words with capitals). A colour that stands as a noun is no slot ("an orange", "made of silver").
 """
 
 import re
 from functools import cache
 from typing import NamedTuple
 
-from ovsops.negatives.lexicon import ANY, AttributeType, Lexicon, load_lexicon
+from ovsops.negatives.english_names import THING_COLOURS, capital_names, colours_as_things
+from ovsops.negatives.lexicon import ANY, AttributeType, Lexicon, load_lexicon, plural
 from ovsops.negatives.phrase import Found, Phrase, finished
 
 _TOKEN = re.compile(r"[a-z0-9]+(?:['’-][a-z0-9]+)*|[^\sa-z0-9]")
@@ -37,10 +39,13 @@ _MAKERS = frozenset(
 )
 
 
+_DETERMINERS = frozenset({"a", "an", "the", "his", "her", "their", "its"})
+
+
 class _Table(NamedTuple):
     lexicon: Lexicon
     by_first: dict[str, list[tuple[tuple[str, ...], tuple[tuple[AttributeType, int], ...]]]]
-    """By first word, the words of each surface, longest first."""
+    """By first word, the words of each surface, longest first; names in which nothing is a slot have no places."""
 
 
 @cache
@@ -50,6 +55,11 @@ def _table() -> _Table:
     for surface, places in lexicon.by_surface.items():
         words = tuple(surface.split())
         by_first.setdefault(words[0], []).append((words, places))
+    for name in lexicon.wording.names:
+        *start, last = name.split()
+        for words in {(*start, last), (*start, plural(last))}:
+            if " ".join(words) not in lexicon.by_surface:
+                by_first.setdefault(words[0], []).append((words, ()))
     for entries in by_first.values():
         entries.sort(key=lambda entry: -len(entry[0]))
     return _Table(lexicon, by_first)
@@ -65,12 +75,23 @@ def parse_english(text: str) -> Phrase:
     matches = _matches(tokens, spans, text)
     is_before_noun = _before_nouns(tokens, matches)
     made_of = _made_of(tokens, matches)
-    end_of_first = _end_of_first_noun_phrase(tokens, matches)
+    things: frozenset[int] = frozenset()
+    if not THING_COLOURS.isdisjoint(tokens):
+        described = {
+            p for first, last, places in matches if places[0][0] != "object" for p in range(first, last)
+        }
+        things = colours_as_things(tokens, described, _BOUNDARIES)
+    end_of_first = _end_of_first_noun_phrase(tokens, matches, things)
+    unchanged = _unchanged(text, lowered, spans)
     found: list[Found] = []
     object_place = -1
     for k, (first, last, places) in enumerate(matches):
+        if unchanged and first in unchanged:
+            continue
         for kind, term in places:
             role = _role(kind, term, tokens, first, last, is_before_noun[k], made_of[first], end_of_first)
+            if kind == "colour" and first in things:
+                role = None
             if role is None or (kind == "object" and object_place >= 0):
                 continue
             article = -1
@@ -86,6 +107,15 @@ def parse_english(text: str) -> Phrase:
             break
     _set_heads(found, tokens, object_place)
     return finished(text, "en", found, tokens, _LINKS)
+
+
+def _unchanged(text: str, lowered: str, spans: list[tuple[str, int, int]]) -> frozenset[int]:
+    """Tokens that stay as they are: what the caption denies, and what is in names with capitals."""
+    denied = _table().lexicon.wording.denied(lowered)
+    places = {
+        k for k, (_, start, _) in enumerate(spans) if any(first <= start < end for first, end in denied)
+    }
+    return capital_names(text, spans, _BOUNDARIES).union(places)
 
 
 def _matches(
@@ -105,7 +135,8 @@ def _matches(
                     text[spans[p][2] : spans[p + 1][1]].isspace() for p in range(place, place + count - 1)
                 )
             ):
-                matches.append((place, place + count, places))
+                if places:
+                    matches.append((place, place + count, places))
                 step = count
                 break
         place += step
@@ -155,7 +186,9 @@ def _made_of(
 
 
 def _end_of_first_noun_phrase(
-    tokens: list[str], matches: list[tuple[int, int, tuple[tuple[AttributeType, int], ...]]]
+    tokens: list[str],
+    matches: list[tuple[int, int, tuple[tuple[AttributeType, int], ...]]],
+    things: frozenset[int],
 ) -> int:
     """Place of the token after the first run of words that ends in a noun."""
     attributes = {
@@ -169,8 +202,7 @@ def _end_of_first_noun_phrase(
         is_boundary = token in _BOUNDARIES or not token[0].isalnum()
         if is_boundary and has_noun:
             return place
-        is_fruit = token == "orange" and _is_fruit(tokens, place)
-        has_noun |= not is_boundary and (place not in attributes or is_fruit)
+        has_noun |= not is_boundary and (place not in attributes or place in things)
     return len(tokens)
 
 
@@ -193,36 +225,26 @@ def _role(
             return "a"
         return "n" if is_made_of else None
     if kind == "colour":
-        return (
-            None
-            if following in _NOT_COLOURS or (tokens[first] == "orange" and _is_fruit(tokens, first))
-            else ANY
-        )
+        return None if following in _NOT_COLOURS else ANY
     if kind == "pattern":
         if following in ("pattern", "patterns", "patterned"):
             return "p"
         return "a" if "a" in _term_roles(kind, term) else None
     if kind == "object":
-        is_head = last == end_of_first and not is_before_noun and following != "("  # "slipper (footwear)"
+        # "slipper (footwear)" explains a word; "a glass of wine" is about the wine
+        is_head = last == end_of_first and not is_before_noun and following not in ("(", "of")
         return next(iter(_term_roles(kind, term) - {ANY})) if is_head else None
     if kind == "size":
         return ANY if is_before_noun and following not in _NOT_SIZES else None
     if kind == "count":
         return ANY if is_before_noun else None
+    if kind == "action" and tokens[first] == "painting":  # "a painting on a wall"
+        return ANY if following in _DETERMINERS else None
     if kind == "relation":
         return None if following in ("and", "or") else ANY
     if kind == "transparency":
         return "a" if is_before_noun else ANY if "a" not in _term_roles(kind, term) else None
     return ANY
-
-
-def _is_fruit(tokens: list[str], place: int) -> bool:
-    after = tokens[place + 1] if place + 1 < len(tokens) else ""
-    return (
-        bool(place)
-        and tokens[place - 1] in ("a", "an", "the")
-        and (after in _BOUNDARIES or not after[:1].isalnum())
-    )
 
 
 def _term_roles(kind: AttributeType, term: int) -> frozenset[str]:

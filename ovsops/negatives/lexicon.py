@@ -201,7 +201,7 @@ def _same_base(data: Mapping[str, Any]) -> Iterator[list[str]]:
 def _terms(language: str, kind: str, value: str, word: str, *, is_main: bool) -> Iterator[Term]:
     surface, _, note = str(word).partition("|")
     if kind == "object" and language == "en":
-        for role, text in (("s", surface), ("p", note or _plural(surface))):
+        for role, text in (("s", surface), ("p", note or plural(surface))):
             if text != "-":
                 roles = frozenset({f"{role}{len(text.split())}"})
                 yield Term(surface=text, value=value, roles=roles, is_main=is_main)
@@ -210,7 +210,8 @@ def _terms(language: str, kind: str, value: str, word: str, *, is_main: bool) ->
     yield Term(surface=surface, value=value, roles=roles, is_main=is_main)
 
 
-def _plural(noun: str) -> str:
+def plural(noun: str) -> str:
+    """The regular plural of an English noun."""
     if noun.endswith(("s", "x", "ch", "sh")):
         return f"{noun}es"
     if noun.endswith("y") and noun[-2] not in "aeiou":
