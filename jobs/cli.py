@@ -13,7 +13,7 @@ import typer
 from jobs.audit import audit
 from jobs.common_options import CommonOptions, take_common_options
 from jobs.diff import diff
-from jobs.exits import ExitCode, exit_code_of, is_expected, stop_on_sigterm
+from jobs.exits import ExitCode, after_interruption, exit_code_of, is_expected, stop_on_sigterm
 from jobs.nightly import nightly
 from jobs.options import (
     EndpointUrl,
@@ -310,10 +310,10 @@ def _run_words(words: list[str], common: CommonOptions) -> int:
             raise KeyboardInterrupt  # newer versions of typer answer Ctrl-C with its code
         return code
     except BaseException as error:  # noqa: BLE001  the last one who can say anything
-        return _report(error, debug=common.debug)
+        return _report(error, words, debug=common.debug)
 
 
-def _report(error: BaseException, *, debug: bool) -> int:
+def _report(error: BaseException, words: Sequence[str], *, debug: bool) -> int:
     """One screen about an error, and its exit code."""
     from jobs.ending import tell_error
     from jobs.logs import escape_controls, is_json
@@ -335,7 +335,7 @@ def _report(error: BaseException, *, debug: bool) -> int:
     if debug:
         logger.error("%s", type(error).__name__, exc_info=error)
     if code == ExitCode.INTERRUPTED:
-        tell_error("run the same command again to go on", code=code, what="interrupted")
+        tell_error(after_interruption(words), code=code, what="interrupted")
         return code
     text = "\n".join(escape_controls(line) for line in redact(str(error)).splitlines()[:40])
     if is_expected(error):

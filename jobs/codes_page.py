@@ -25,7 +25,8 @@ EXITS: Mapping[ExitCode, str] = {
     " room.",
     ExitCode.OUTPUT: "The output is locked by another run, or was made with another recipe.",
     ExitCode.AUDIT: "An audit did not show the run to be good enough.",
-    ExitCode.INTERRUPTED: "Interrupted: the same command goes on where it stopped.",
+    ExitCode.INTERRUPTED: "Interrupted: `run`, `retry` and `nightly` go on where they stopped if the same command is"
+    " given again; the other verbs start anew.",
 }
 
 

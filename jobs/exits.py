@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from collections.abc import Sequence
 from enum import IntEnum
 
 from ovsops.errors import (
@@ -65,6 +66,22 @@ def exit_code_of(error: BaseException) -> ExitCode:
 def is_expected(error: BaseException) -> bool:
     """Whether the message says all that a user needs (no traceback)."""
     return isinstance(error, OvsopsError | KeyboardInterrupt)
+
+
+_GOING_ON = frozenset({"run", "retry", "nightly"})
+"""Verbs that find what they have done and go on behind it."""
+_ANEW: dict[str, str] = {
+    "negate": "the output was not written; the same command starts anew",
+    "audit": "the same command starts anew, with a new or empty folder for --out",
+}
+
+
+def after_interruption(words: Sequence[str]) -> str:
+    """What the same command would do, of the words of the one that was interrupted."""
+    verb = next((word for word in words if not word.startswith("-")), "")
+    if verb in _GOING_ON:
+        return "run the same command again to go on"
+    return _ANEW.get(verb, "there is nothing to go on with; the same command starts anew")
 
 
 def stop_on_sigterm() -> None:
