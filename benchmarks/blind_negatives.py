@@ -77,7 +77,7 @@ def read_rows(path: Path, max_rows: int | None = None) -> tuple[list[list[str]],
             if "pos_expression" in row:
                 texts.append([row["pos_expression"][0], *row["neg_expression"]])
             elif row.get("negatives"):
-                texts.append([row["text"], *row["negatives"]])
+                texts.append([row.get("positive") or row["text"], *row["negatives"]])
             else:
                 continue
             groups.append(next((row[name] for name in GROUP_FIELDS if name in row), row_key(texts[-1][0])))

@@ -6,6 +6,7 @@ The file is read twice: once to learn what its captions say, once to write. Memo
 import gzip
 import json
 import os
+import stat
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -58,10 +59,14 @@ class NegateSummary:
 
 
 def negate_file(source: Path, target: Path, config: NegativeConfig) -> NegateSummary:
-    """Write `source` with `negatives` and `types`, or with null and a `reason`; `target` appears whole or not at all.
+    """Write `source` with `positive`, `negatives` and `types`, or with null and a `reason`; `target` appears whole or
+    not at all.
 
-    Raises `StorageError` where a file cannot be read or written, `ConfigError` where both are the same.
+    `positive` is the text with its spaces and marks set straight, as the negatives have them. Raises `StorageError`
+    where a file cannot be read or written, `ConfigError` where both are the same or one is no regular file.
     """
+    _check_regular(source, "is to be read twice, which a pipe or a device cannot: write it into a file first")
+    _check_regular(target, "cannot become the output, which takes its place whole: name another file")
     if target.exists() and source.exists() and os.path.samefile(source, target):
         raise ConfigError(f"{source} is to be read twice and cannot be the output, too: name another file")
     sampler = fit_sampler(_sample(source, config), config)
@@ -74,6 +79,23 @@ def negate_file(source: Path, target: Path, config: NegativeConfig) -> NegateSum
             summary.num_lines += 1
             file.write(_answered(line, number, sampler, summary))
     return summary
+
+
+def _check_regular(path: Path, why: str) -> None:
+    """ConfigError for a path of a pipe, a device, a socket or a folder. One where nothing lies is not looked at."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return  # opening it says why
+    if not stat.S_ISREG(mode):
+        kinds = {
+            stat.S_IFIFO: "a pipe",
+            stat.S_IFDIR: "a folder",
+            stat.S_IFCHR: "a device",
+            stat.S_IFBLK: "a device",
+            stat.S_IFSOCK: "a socket",
+        }
+        raise ConfigError(f"{path} is {kinds.get(stat.S_IFMT(mode), 'no regular file')}: it {why}")
 
 
 def _sample(source: Path, config: NegativeConfig) -> CorpusSample:
@@ -93,14 +115,14 @@ def _answered(line: bytes | None, number: int, sampler: NegativeSampler, summary
     row = _parsed(line)
     if isinstance(row, str):
         summary.reasons[row] += 1
-        return _encoded({"line": number, "negatives": None, "types": None, "reason": row})
+        return _encoded({"line": number, "positive": None, "negatives": None, "types": None, "reason": row})
     answer = sampler.negatives_for(row.get("text"), row.get("language"), key=str(number))
     row.pop("reason", None)
     if isinstance(answer, Refusal):
-        row.update(negatives=None, types=None, reason=answer.reason)
+        row.update(positive=None, negatives=None, types=None, reason=answer.reason)
         summary.reasons[answer.reason] += 1
     else:
-        row.update(negatives=list(answer.negatives), types=list(answer.types))
+        row.update(positive=answer.positive, negatives=list(answer.negatives), types=list(answer.types))
         summary.num_made += 1
         summary.types.update(answer.types)
     return _encoded(row)

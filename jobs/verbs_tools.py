@@ -16,7 +16,12 @@ def negate(
         typer.Argument(metavar="IN.jsonl", help="One object a line: `text`, if wanted `language` (en, zh)."),
     ],
     target: Annotated[
-        Path, typer.Argument(metavar="OUT.jsonl", help="The same with `negatives` and `types`.")
+        Path,
+        typer.Argument(
+            metavar="OUT.jsonl",
+            help="The same with `positive` (the text with spaces and marks set straight: train on it, not on `text`),"
+            " `negatives` and `types`.",
+        ),
     ],
     level: Annotated[
         Literal["hard", "medium", "easy", "trivial"],

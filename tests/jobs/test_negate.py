@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,33 @@ def test_rows_come_back_with_ten_negatives(tmp_path: Path, capsys: pytest.Captur
     assert "3 lines: 3 with ten hard negatives (seed 0), 0 without" in capsys.readouterr().err
 
 
+def test_the_positive_looks_as_its_negatives_do(tmp_path: Path) -> None:
+    texts = ["a  small\tred bowl. .", "a red bowl", "a red or blue bowl"]
+    _, rows = negate(tmp_path, lines_of([{"text": text, "positive": "old"} for text in texts]))
+    assert [row["text"] for row in rows] == texts
+    assert [row["positive"] for row in rows] == ["a small red bowl.", "a red bowl", None]
+    assert all(text.endswith(".") and "  " not in text for text in rows[0]["negatives"])
+    assert rows[2]["reason"] == "R_ALTERNATIVE"
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe, good, out = tmp_path / "pipe", tmp_path / "good.jsonl", tmp_path / "out.jsonl"
+    os.mkfifo(pipe)
+    good.write_bytes(lines_of([{"text": "a red car"}]))
+    for source, target, word in (
+        (pipe, out, "a pipe: it is to be read twice"),
+        (Path("/dev/null"), out, "a device: it is to be read twice"),
+        (tmp_path, out, "a folder: it is to be read twice"),
+        (good, pipe, "a pipe: it cannot become the output"),
+        (good, Path("/dev/null"), "a device: it cannot become the output"),
+        (good, tmp_path, "a folder: it cannot become the output"),
+    ):
+        assert run_command(["negate", str(source), str(target)]) == 2
+        assert word in capsys.readouterr().err
+    assert not out.exists()
+    assert pipe.is_fifo()
+
+
 def test_hostile_lines_are_counted_and_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [
         (b'{"text": "a red car"}', None),
@@ -68,6 +96,7 @@ def test_hostile_lines_are_counted_and_answered(tmp_path: Path, capsys: pytest.C
     assert code == 0
     assert [row.get("reason") for row in rows] == expected
     assert all((row["negatives"] is None) == (row["types"] is None) == ("reason" in row) for row in rows)
+    assert all((row["negatives"] is None) == (row["positive"] is None) for row in rows)
     assert set(filter(None, expected)) <= LINE_REASONS.keys()
     assert "1 with ten hard negatives (seed 0), 16 without" in (err := capsys.readouterr().err)
     assert "R_INVALID_JSON 6" in err
