@@ -65,10 +65,10 @@ def context_keys(slot: Slot) -> list[ContextKey]:
 class Balance:
     """theta, laid out for fast use."""
 
-    contexts: dict[ContextKey, Float64[np.ndarray, " V"]] = field(default_factory=dict)
-    pairs: dict[tuple[AttributeType, AttributeType], Float64[np.ndarray, "V W"]] = field(default_factory=dict)
+    contexts: dict[ContextKey, Float64[np.ndarray, " _"]] = field(default_factory=dict)
+    pairs: dict[tuple[AttributeType, AttributeType], Float64[np.ndarray, "_ _"]] = field(default_factory=dict)
     """[first, second] terms; types in the order of `ATTRIBUTE_TYPES`; symmetric where they are the same."""
-    _memory: dict[tuple[object, ...], Float64[np.ndarray, " V"]] = field(default_factory=dict, repr=False)
+    _memory: dict[tuple[object, ...], Float64[np.ndarray, " _"]] = field(default_factory=dict, repr=False)
     """Sums over what stands around a slot."""
 
     @property

@@ -4,7 +4,7 @@ The words come from `ovsops/negatives/data/*.yaml`, whose heads say where they a
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from typing import Any, Literal
@@ -46,6 +46,12 @@ ATTRIBUTE_TYPES: tuple[AttributeType, ...] = (
 
 ANY = "*"
 """Role of a slot that every word of its type fits."""
+FIXED = "="
+"""Role of a slot that is read, but that no word fits: it stays as it is."""
+READ_ONLY = "!"
+"""In the roles of a word that is read and never written, because it says too little: a bicycle is a 车, too."""
+PERSON, ANIMAL, THING, NO_PERSON = "PATN"
+"""Roles of Chinese names of things; beside a measure word (只A) where something acts, or for persons always."""
 _DEFAULT_ROLES: Mapping[tuple[str, str], str] = {
     ("en", "material"): "an",
     ("en", "pattern"): "ap",
@@ -146,15 +152,19 @@ def _term_type(language: str, name: AttributeType, data: Mapping[str, Any], *, w
         term
         for value, words in values.items()
         for place, word in enumerate(words)
-        for term in _terms(language, name, value, word, is_main=place == 0)
+        for term in _terms(
+            language, name, value, word, is_main=_is_main(words, place, by_role=data.get("by_role", False))
+        )
     )
+    if data.get("people") or data.get("animals"):
+        terms = tuple(_with_kind(term, data) for term in terms)
     named = [value for group in (*data.get("families", ()), *data.get("ambiguous", ())) for value in group]
-    lost = sorted(
-        {value for value in (*named, *data.get("usual", ()), *data.get("narrow", ())) if value not in values}
-    )
+    for group in ("usual", "narrow", "people", "animals"):
+        named += data.get(group, ())
+    lost = sorted({value for value in named if value not in values})
     if lost:
         raise VocabularyError(f"{where}: {', '.join(lost)} in a group, but not among the values")
-    roles = {role for term in terms for role in term.roles} | {ANY}
+    roles = {role for term in terms for role in term.roles} | {ANY, FIXED}
     may_replace = _exclusions(
         list(values), terms, data.get("families"), [*data.get("ambiguous", ()), *_same_base(data)]
     )
@@ -164,7 +174,7 @@ def _term_type(language: str, name: AttributeType, data: Mapping[str, Any], *, w
         may_replace=may_replace,
         expected=_expected(terms, data.get("usual", ())),
         roles={
-            role: np.array([role == ANY or role in term.roles for term in terms], bool)
+            role: np.array([role in term.roles and READ_ONLY not in term.roles for term in terms], bool)
             for role in sorted(roles)
         },
         is_narrow=np.array([term.value in data.get("narrow", ()) for term in terms], bool),
@@ -208,6 +218,30 @@ def _terms(language: str, kind: str, value: str, word: str, *, is_main: bool) ->
         return
     roles = frozenset(note or _DEFAULT_ROLES.get((language, kind), "")) | {ANY}
     yield Term(surface=surface, value=value, roles=roles, is_main=is_main)
+
+
+def _is_main(words: Sequence[str], place: int, *, by_role: bool) -> bool:
+    """Whether a word is the first of its value, or, if asked, the first of its value with these roles."""
+    notes = [frozenset(str(word).partition("|")[2]) for word in words[: place + 1]]
+    if READ_ONLY in notes[-1]:
+        return False
+    return notes[-1] not in notes[:-1] if by_role else place == 0
+
+
+def _with_kind(term: Term, data: Mapping[str, Any]) -> Term:
+    """Roles by kind, alone and with each measure word. Persons stand for persons only, so that they have no others."""
+    kind = (
+        PERSON
+        if term.value in data.get("people", ())
+        else ANIMAL
+        if term.value in data.get("animals", ())
+        else THING
+    )
+    measures = term.roles - {ANY, READ_ONLY}
+    roles = {*(term.roles - measures), kind, *(f"{measure}{kind}" for measure in measures)}
+    if kind != PERSON:
+        roles |= {NO_PERSON, *measures}
+    return replace(term, roles=frozenset(roles))
 
 
 def plural(noun: str) -> str:

@@ -25,6 +25,8 @@ class SlotChoices:
     slot: int
     terms: Int64[np.ndarray, " V"]
     log_likely: Float64[np.ndarray, " V"]
+    num_values: int
+    """Synonyms count once: ten negatives say ten things."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,8 +38,8 @@ class Pool:
     log_weights: Float64[np.ndarray, " C"]
 
 
-Memory = dict[tuple[object, ...], "tuple[Int64[np.ndarray, ' V'], Float64[np.ndarray, ' V']] | None"]
-"""Terms and log likelihoods of slots that were met before, by all that they depend on."""
+Memory = dict[tuple[object, ...], "tuple[Int64[np.ndarray, ' V'], Float64[np.ndarray, ' V'], int] | None"]
+"""Terms, log likelihoods and number of values of slots that were met before, by all that they depend on."""
 _MAX_REMEMBERED = 20_000
 
 
@@ -84,14 +86,18 @@ def _choices(
         likely = frequencies.log_likely(slot.type, slot.head)[terms]
         if slot.type == "object":
             likely = likely + np.log(config.name_weight or 1.0)
-        memory[key] = (terms, likely) if len(terms) else None
+        known_terms = frequencies.lexicon.types[slot.type].terms
+        num_values = len({known_terms[term].value for term in terms.tolist()})
+        memory[key] = (terms, likely, num_values) if num_values else None
     known = memory[key]
-    return None if known is None else SlotChoices(slot=place, terms=known[0], log_likely=known[1])
+    if known is None:
+        return None
+    return SlotChoices(slot=place, terms=known[0], log_likely=known[1], num_values=known[2])
 
 
 def _capacity(choices: list[SlotChoices], num_changes: int) -> int:
     """How many negatives the choices can make, counted up to a thousand."""
-    sizes = [len(choice.terms) for choice in choices]
+    sizes = [choice.num_values for choice in choices]
     if num_changes == 1:
         return sum(sizes)
     return sum(

@@ -152,6 +152,7 @@ class NegativeSampler:
         pool = ready.pool
         made: dict[str, str] = {}
         seen = {phrase.text.lower()}
+        said: set[tuple[object, ...]] = set()
         types = self.frequencies[phrase.language].lexicon.types
         kinds = [slot.type for slot in phrase.slots]
         was_doubled = _DOUBLED.search(phrase.text) is not None
@@ -159,14 +160,16 @@ class NegativeSampler:
             if len(made) >= enough:
                 continue
             for slots, terms in zip(pool.slots[queue].tolist(), pool.terms[queue].tolist(), strict=True):
-                surfaces = {s: types[kinds[s]].terms[t].surface for s, t in zip(slots, terms, strict=True)}
-                text = phrase.replaced(surfaces)
+                words = {s: types[kinds[s]].terms[t] for s, t in zip(slots, terms, strict=True)}
+                text = phrase.replaced({s: word.surface for s, word in words.items()})
                 lowered = text.lower()
-                if lowered in seen:
+                says = tuple((s, word.value) for s, word in sorted(words.items()))
+                if lowered in seen or says in said:  # two synonyms are one negative
                     continue
                 if not was_doubled and any(kinds[s] in _MAY_DOUBLE for s in slots) and _DOUBLED.search(text):
                     continue
                 seen.add(lowered)
+                said.add(says)
                 made[text] = kinds[slots[0]] if len(slots) == 1 else _joined(kinds[s] for s in slots)
                 if len(made) == count:
                     return made

@@ -58,7 +58,10 @@ def test_candidates_are_distinct_allowed_and_go_together(text: str, num_changes:
 
 def test_few_combinations_are_all_taken() -> None:
     phrase, choices = choices_of("a red wooden chair", 2)
-    few = [SlotChoices(slot=c.slot, terms=c.terms[:3], log_likely=c.log_likely[:3]) for c in choices]
+    few = [
+        SlotChoices(slot=c.slot, terms=c.terms[:3], log_likely=c.log_likely[:3], num_values=3)
+        for c in choices
+    ]
     pool = combined_pool(phrase, few, Balance(), LEXICON, NegativeConfig(), 2, np.random.default_rng(0))
     assert len(pool.slots) == 3 * 9  # two of three slots, three values each
     assert len(np.unique(np.concatenate([pool.slots, pool.terms], axis=1), axis=0)) == 27
@@ -70,10 +73,10 @@ def test_values_that_exclude_each_other_entirely_end_no_draw() -> None:
     green = np.array([term("colour", "green")], np.int64)
     materials = np.array([term("material", name) for name in ("metal", "plastic", "glass")], np.int64)
     choices = [
-        SlotChoices(slot=0, terms=green, log_likely=np.zeros(1)),
-        SlotChoices(slot=1, terms=green, log_likely=np.zeros(1)),
-        SlotChoices(slot=2, terms=materials, log_likely=np.zeros(3)),
-        SlotChoices(slot=3, terms=np.arange(90), log_likely=np.zeros(90)),
+        SlotChoices(slot=0, terms=green, log_likely=np.zeros(1), num_values=1),
+        SlotChoices(slot=1, terms=green, log_likely=np.zeros(1), num_values=1),
+        SlotChoices(slot=2, terms=materials, log_likely=np.zeros(3), num_values=3),
+        SlotChoices(slot=3, terms=np.arange(90), log_likely=np.zeros(90), num_values=90),
     ]
     generator = np.random.default_rng(0)
     pool = combined_pool(phrase, choices, Balance(), LEXICON, NegativeConfig(), 2, generator)
