@@ -46,6 +46,7 @@ _TINTS = frozenset(
 _BEFORE_SHORT_COLOUR = frozenset("的穿戴着拿提背系围和与及是有把用很旧新")
 _USERS = frozenset("着了穿戴骑吃喝弹拿抱举提推拉踢")
 """Verbs whose thing is not exchanged where no measure word tells which would do (穿白衬衫)."""
+_DOES = re.compile(r"正?在|正$|$")
 _PLAIN = frozenset("的和与、，。,.;!？?！； ")
 
 
@@ -91,8 +92,10 @@ def parse_chinese(text: str) -> Phrase:
     thing = next((slot for slot in found if slot.type == "object"), None)
     for slot in found:
         slot.head = "" if slot.type == "object" or thing is None else text[thing.start : thing.end]
-    if thing is not None and thing.role != FIXED:
-        thing.role = _with_kind(thing, found, text)
+    if thing is not None:
+        _fix_action_of_thing(thing, found, text)
+        if thing.role != FIXED:
+            thing.role = _with_kind(thing, found, text)
     return finished(text, "zh", found, list(text), _LINKS)
 
 
@@ -114,6 +117,8 @@ def _role(kind: AttributeType, term: int, text: str, start: int, end: int, found
         return _object_role(text, start, end, found)
     if kind == "action":
         return _action_role(roles, before, after)
+    if kind == "pattern" and any(char in _MADE_FROM for char in text[max(0, start - 4) : start]):
+        return None  # 由竹子编织的
     if kind == "size":
         is_joined = after == "的" or any(
             k not in ("relation", "count", "size")
@@ -184,6 +189,15 @@ def _object_role(text: str, start: int, end: int, found: list[Found]) -> str | N
     if begin and begin < start and text[begin - 1] in _USERS:
         return FIXED
     return counted[-1] if counted else ""
+
+
+def _fix_action_of_thing(thing: Found, found: list[Found], text: str) -> None:
+    """A plane that flies does not sit: what a lifeless thing does stays as it is."""
+    if THING not in _table().lexicon.types["object"].terms[thing.term].roles:
+        return
+    for slot in found:
+        if slot.type == "action" and slot.role in ("着", "动") and _DOES.match(text, thing.end, slot.start):
+            slot.role = FIXED
 
 
 def _with_kind(thing: Found, found: list[Found], text: str) -> str:
