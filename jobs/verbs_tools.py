@@ -49,7 +49,7 @@ def negate(
 
 def validate_training_set(
     path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="Folder of a training set, or one of its files.")
+        Path, typer.Argument(metavar="PATH", help="Folder of a training set, or of several, or one file.")
     ],
     format_name: Annotated[
         Literal["auto", "finehard-json", "finehard-parquet", "webdataset", "coco", "hf"],
@@ -58,7 +58,9 @@ def validate_training_set(
     images: Annotated[
         Literal["none", "there", "whole"],
         typer.Option(
-            "--images", help="Look at no image, at the first bytes, or at every byte and its SHA-256."
+            "--images",
+            help="Look at no picture, at headers alone, or decode every one and compare its SHA-256."
+            " Only whole notices damage inside a picture.",
         ),
     ] = "there",
     root: Annotated[
@@ -66,20 +68,24 @@ def validate_training_set(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> int:
-    """Prove that a training set, of anybody, keeps its contract; exit 3 and say what is wrong where it does not."""
+    """Prove that a training set, of anybody, keeps its contract; exit 3 and say what is wrong where it does not.
+
+    A folder above several sets (a dataset job's output) has every one of them looked at.
+    """
     import json
 
     from rich.console import Console
 
-    from jobs.validate_set import print_report
-    from pipelines.validation.validate import validate_set
+    from jobs.validate_set import print_reports
+    from pipelines.validation.rules import plain_reports
+    from pipelines.validation.sets import validate_sets
 
-    report = validate_set(path, None if format_name == "auto" else format_name, images=images, root=root)
+    reports = validate_sets(path, None if format_name == "auto" else format_name, images=images, root=root)
     if as_json:
-        sys.stdout.write(json.dumps(report.to_plain(), indent=1, ensure_ascii=True) + "\n")
+        sys.stdout.write(json.dumps(plain_reports(path, reports), indent=1, ensure_ascii=True) + "\n")
     else:
-        print_report(report, Console())
-    return ExitCode.DONE if report.is_valid else ExitCode.OVER_LIMITS
+        print_reports(reports, Console())
+    return ExitCode.DONE if all(report.is_valid for report in reports) else ExitCode.OVER_LIMITS
 
 
 def fit(

@@ -54,7 +54,7 @@ class SetConfig:
     max_file_bytes: int = DEFAULT_FILE_BYTES
     """The next file of a split begins after so many."""
     check_images: Literal["none", "there", "whole"] = "there"
-    """Whether the validator opens images: not at all, their first bytes, or every byte and its SHA-256."""
+    """Whether the validator opens images: not at all, their first bytes, or decoded, with their SHA-256."""
 
     def __post_init__(self) -> None:
         if not self.formats or len(set(self.formats)) < len(self.formats):

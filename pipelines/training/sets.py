@@ -208,7 +208,7 @@ class _Reading:
                             Fault("type", "", "the file is an object, expected one list of items"),
                         )
                         return
-                    yield f"[{item.place}]", item.value, None, None
+                    yield f"[{item.place}]", item.value, None, next(iter(item.faults), None)
                 if read.fault is not None:
                     yield "", None, None, read.fault
             case "finehard-parquet":

@@ -234,6 +234,7 @@ def _negatives(expression: str, given: RegionNegatives | None, drops: Drops) -> 
     if (
         positive is None
         or list(negatives_faults(positive, texts, "negatives"))
+        or any(language_of(text) != language_of(positive) for text in texts)
         or any(len(column) != len(texts) for column in columns)
     ):
         drops.add("D_NEGATIVES")

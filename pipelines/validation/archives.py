@@ -9,6 +9,7 @@ from ovsops.errors import StorageError
 from pipelines.samples import Sample, SampleGrouper
 from pipelines.tar import TarReader
 from pipelines.training_sets.contract import Fault
+from pipelines.validation.json_keys import KeysTwice
 
 MAX_SIDECAR_BYTES = 8 * 2**20
 
@@ -57,10 +58,13 @@ def _parsed(sample: Sample) -> ShardSample:
         if note.startswith("E_SIDECAR"):
             faults.append(Fault("too_large" if "too_large" in note else "sample", "json", note))
     if sample.json is not None:
+        keys = KeysTwice()
         try:
-            item = json.loads(sample.json)
+            item = json.loads(sample.json, object_pairs_hook=keys.object_of)
         except (ValueError, RecursionError) as error:
             faults.append(Fault("file", "json", f"no JSON: {str(error)[:100]}"))
+        else:
+            faults.extend(keys.faults())
     elif not sample.error_code:
         faults.append(Fault("sample", "json", "the image has no sidecar"))
     return ShardSample(key=sample.key, faults=faults, item=item, image=sample.image)

@@ -17,6 +17,8 @@ from pipelines.training_sets.contract import (
 )
 from pipelines.validation.items import ItemChecker, split_of_file
 from pipelines.validation.json_items import JsonItems
+from pipelines.validation.numbers import finite_faults, size_faults, size_hw
+from pipelines.validation.regions import language_faults, order_notes
 from pipelines.validation.rules import Report
 
 _EDGE = 0.01
@@ -42,11 +44,14 @@ class CocoChecker:
             items = JsonItems(stream)
             for item in items:
                 lists.add(item.key)
-                at = f"{item.key}[{item.place}]"
+                at = f"{item.key}[{item.place}]" if item.place >= 0 else item.key
+                self._add_all(iter(item.faults), file, at)
                 if item.key == "categories":
-                    self._add_all(self._category_faults(item.value, categories), file, at)
+                    faults = self._category_faults(item.value, categories)
+                    self._add_all(faults, file, at, of=item.value)
                 elif item.key == "images":
-                    self._add_all(self._image_faults(item.value, sizes, split_of_file(file)), file, at)
+                    faults = self._image_faults(item.value, sizes, split_of_file(file))
+                    self._add_all(faults, file, at, of=item.value)
                 elif item.key == "licenses" and isinstance(item.value, dict):
                     number = item.value.get("id")
                     if is_whole(number):
@@ -58,16 +63,23 @@ class CocoChecker:
             for item in JsonItems(stream):
                 if item.key == "annotations":
                     faults = self._annotation_faults(item.value, sizes, categories)
-                    self._add_all(faults, file, f"annotations[{item.place}]")
+                    self._add_all(faults, file, f"annotations[{item.place}]", of=item.value)
                 elif item.key == "images" and isinstance(item.value, dict):
                     number = item.value.get("license")
                     self.report.count_license(licenses.get(number) if isinstance(number, int) else None)
+        if "annotations" not in items.keys:
+            self.report.add(Fault("field", "annotations", "is missing: the file has no regions"), file=file)
         for name in ("images", "categories"):
             if name not in lists:
                 self.report.add(Fault("field", name, "the list is missing or empty"), file=file)
 
-    def _add_all(self, faults: Iterator[Fault], file: str, item: str) -> None:
+    def _add_all(self, faults: Iterator[Fault], file: str, item: str, *, of: object = None) -> None:
+        """`of` is a record whose numbers must be finite, wherever they stand."""
+        rules = set()
         for fault in faults:
+            rules.add(fault.rule)
+            self.report.add(fault, file=file, item=item)
+        for fault in finite_faults(of) if "finite" not in rules else ():
             self.report.add(fault, file=file, item=item)
 
     def _category_faults(self, value: object, categories: set[int]) -> Iterator[Fault]:
@@ -85,15 +97,15 @@ class CocoChecker:
         if not isinstance(value, dict) or not is_whole(value.get("id")):
             yield _no_id(value)
             return
-        number, height, width = value["id"], value.get("height"), value.get("width")
+        number = value["id"]
         if number in self._image_ids or number < 1:
             yield Fault("id_twice", "id", f"image id {number} is there twice, or is below 1")
         self._image_ids.add(number)
-        sizes[number] = None
-        if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0:
-            sizes[number] = (height, width)
-        else:
-            yield Fault("type", "width", f"height and width are {shown([height, width])}")
+        sizes[number] = size_hw(value)
+        yield from size_faults(value)
+        for name in ("height", "width"):
+            if value.get(name) is None:
+                yield Fault("type", name, "is missing: boxes are in pixels")
         self.report.splits[split or "(none)"] += 1
         yield from self.items.identity_faults(value, split)
         if "file_name" not in value:
@@ -115,13 +127,15 @@ class CocoChecker:
                 "id_twice", "id", f"annotation id {number} is there twice, or is below 1: 0 means no match"
             )
         self._annotation_ids.add(number)
-        if not isinstance(image_id, int) or image_id not in sizes:
+        if not is_whole(image_id) or image_id not in sizes:
             yield Fault("reference", "image_id", f"{shown(image_id)} is no image of this file")
-        if not isinstance(category_id, int) or category_id not in categories:
+        if not is_whole(category_id) or category_id not in categories:
             yield Fault("reference", "category_id", f"{shown(category_id)} is no category of this file")
-        size = sizes.get(image_id) if isinstance(image_id, int) else None
+        size = sizes.get(image_id) if is_whole(image_id) else None
         yield from _box_faults(value.get("bbox"), size)
-        if not is_number(value.get("area")) or not is_finite(value["area"]):
+        if is_number(value.get("area")) and not is_finite(value["area"]):
+            yield Fault("finite", "area", "is not finite")
+        elif not is_number(value.get("area")):
             yield Fault("type", "area", f"{shown(value.get('area'))}, expected a number")
         rle = value.get("segmentation")
         if isinstance(rle, dict) and isinstance(rle.get("counts"), str):  # polygons are not checked
@@ -141,6 +155,8 @@ class CocoChecker:
             return
         self.report.regions_with_negatives += 1
         yield from negatives_faults(value.get("caption"), negatives, "negatives")
+        yield from language_faults(value.get("caption"), negatives, "negatives")
+        yield from order_notes(value.get("caption"), negatives, "negatives")
         for name in ("negative_types", "negative_sources"):
             column = value.get(name)
             if column is not None and (not isinstance(column, list) or len(column) != len(negatives)):

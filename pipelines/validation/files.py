@@ -42,12 +42,10 @@ def data_files(path: Path) -> Iterator[Path]:
 
 def detect_format(path: Path, files: list[Path]) -> SetFormat:
     """The format by index.json, else by the names and first bytes of the files."""
-    index = _small_json(path / INDEX) if path.is_dir() else None
-    said = index.get("format") if isinstance(index, dict) else None
+    said = said_format(path)
+    if said is not None:
+        return said
     names = [file.name.lower() for file in files]
-    for name in FORMATS:
-        if said == name:
-            return name
     if any(name.endswith(SUFFIXES["webdataset"]) for name in names):
         return "webdataset"
     if any(name.endswith(".parquet") for name in names):
@@ -59,6 +57,13 @@ def detect_format(path: Path, files: list[Path]) -> SetFormat:
     raise ConfigError(
         f"{path}: no .json, .parquet or .tar file; give the folder of a training set, or --format"
     )
+
+
+def said_format(folder: Path) -> SetFormat | None:
+    """The format that a folder's index.json names; None without an index or for a name that is not ours."""
+    index = _small_json(folder / INDEX) if (folder / INDEX).is_file() else None
+    said = index.get("format") if isinstance(index, dict) else None
+    return next((name for name in FORMATS if said == name), None)
 
 
 def check_index(folder: Path, files: list[Path], report: Report) -> None:

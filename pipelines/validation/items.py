@@ -11,13 +11,13 @@ from pipelines.training_sets.contract import (
     Fault,
     is_finite,
     is_number,
-    is_whole,
     shown,
     text_faults,
     type_name,
 )
 from pipelines.validation.images import ImageChecker
-from pipelines.validation.regions import region_faults
+from pipelines.validation.numbers import finite_faults, size_faults, size_hw
+from pipelines.validation.regions import region_faults, region_notes
 from pipelines.validation.rules import Report
 
 _SPLIT_NAMES = {
@@ -88,7 +88,11 @@ class ItemChecker:
         name = item.get("image_uid", item.get("f_path"))
         where = f"{place} {name[:120]}" if isinstance(name, str) else place
         self.report.images += 1
+        finite = False
         for fault in self._faults(item, split_of_file(file)):
+            finite = finite or fault.rule == "finite"
+            self.report.add(fault, file=file, item=where)
+        for fault in finite_faults(item) if not finite else ():
             self.report.add(fault, file=file, item=where)
 
     def identity_faults(self, item: Mapping[str, Any], split: str) -> Iterator[Fault]:
@@ -124,13 +128,14 @@ class ItemChecker:
         elif fields.path:
             yield from self.images.faults(item[fields.path], item.get("sha256"), fields.path)
         self.report.count_license(item.get("license"))
+        yield from size_faults(item)
         regions = item.get(fields.regions)
         if fields.regions not in item:
             yield Fault("field", fields.regions, "is missing")
         elif not isinstance(regions, list):
             yield Fault("type", fields.regions, f"{type_name(regions)}, expected a list")
         else:
-            yield from self._regions_faults(regions, _size_hw(item))
+            yield from self._regions_faults(regions, size_hw(item))
 
     def _language_faults(self, item: Mapping[str, Any]) -> Iterator[Fault]:
         said = item.get("language")
@@ -171,6 +176,7 @@ class ItemChecker:
             self.report.masks += region.get("segmentation") is not None
             self.report.regions_with_negatives += region.get("flag_short_neg") == 1
             yield from region_faults(region, size_hw, at, is_published=self.fields.is_published)
+            yield from region_notes(region, at)
             score = _score(region, is_published=self.fields.is_published)
             if score is None:
                 continue
@@ -187,11 +193,6 @@ class ItemChecker:
 
 def _two_splits(name: str, value: str, before: str, split: str) -> Fault:
     return Fault("two_splits", name, f"{shown(value)} is in {before or 'no split'} and {split or 'no split'}")
-
-
-def _size_hw(item: Mapping[str, Any]) -> tuple[int, int] | None:
-    height, width = item.get("height"), item.get("width")
-    return (height, width) if is_whole(height) and is_whole(width) else None
 
 
 def _score(region: Mapping[str, Any], *, is_published: bool) -> Any:

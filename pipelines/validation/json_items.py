@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from pipelines.training_sets.contract import Fault
+from pipelines.validation.json_keys import KeysTwice
 
 MAX_ITEM_BYTES = 32 * 2**20
 _CHUNK = 2**18
@@ -28,15 +29,19 @@ class JsonItem:
     place: int
     """Place in the list; -1 for a value that stands in no list."""
     value: Any
+    faults: tuple[Fault, ...] = ()
+    """Keys that one of its objects has twice: readers do not agree about such an item."""
 
 
 class JsonItems:
-    """Iterates over the items of one file; `fault` says afterwards why it ended early."""
+    """Iterates over the items of one file; `fault` says afterwards why it ended early, `keys` what the top had."""
 
     def __init__(self, stream: BinaryIO, max_item_bytes: int = MAX_ITEM_BYTES) -> None:
         self._stream, self._max_item = stream, max_item_bytes
         self._decoder = codecs.getincrementaldecoder("utf-8")()
-        self._json = json.JSONDecoder()
+        self._keys = KeysTwice()
+        self.keys: set[str] = set()
+        """Keys of the top object so far, those of empty lists too."""
         self._text, self._at, self._is_end, self._passed = "", 0, False, 0
         self.fault: Fault | None = None
 
@@ -63,17 +68,19 @@ class JsonItems:
 
     def _object(self) -> Iterator[JsonItem]:
         self._take("{")
-        seen: set[str] = set()
+        seen = self.keys
         while self._peek() != "}":
             key = self._value()
-            if not isinstance(key, str) or key in seen or len(seen) > 10_000:
-                raise _BadJson("the top object has a key that is no text, or one twice, or thousands of keys")
+            if isinstance(key, str) and key in seen:
+                raise _BadJson(f"the key {key[:80]!r} is twice in the top object", "key_twice")
+            if not isinstance(key, str) or len(seen) > 10_000:
+                raise _BadJson("the top object has a key that is no text, or thousands of keys")
             seen.add(key)
             self._take(":")
             if self._peek() == "[":
                 yield from self._list(key)
             else:
-                yield JsonItem(key=key, place=-1, value=self._value())
+                yield self._item(key, -1)
             if self._peek() == ",":
                 self._take(",")
                 if self._peek() == "}":
@@ -86,7 +93,7 @@ class JsonItems:
         self._take("[")
         place = 0
         while self._peek() != "]":
-            yield JsonItem(key=key, place=place, value=self._value())
+            yield self._item(key, place)
             place += 1
             if self._peek() == ",":
                 self._take(",")
@@ -96,13 +103,18 @@ class JsonItems:
                 raise _BadJson("a comma is missing, or the file is cut off")
         self._take("]")
 
+    def _item(self, key: str, place: int) -> JsonItem:
+        value = self._value()
+        return JsonItem(key=key, place=place, value=value, faults=tuple(self._keys.faults()))
+
     def _value(self) -> Any:
         """The next whole value."""
         self._peek()
         self._drop_passed()
         while True:
+            self._keys.clear()
             try:
-                value, end = self._json.raw_decode(self._text, self._at)
+                value, end = self._keys.decoder.raw_decode(self._text, self._at)
             except RecursionError:
                 raise _BadJson("the item is nested too deeply") from None
             except ValueError as error:  # not JSON, cut off, or a number of thousands of digits

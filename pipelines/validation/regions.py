@@ -1,13 +1,16 @@
 """One region of an item against the contract: box, expressions, negatives, mask."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ovsops.errors import ShapeError
 from ovsops.masks.rle import rle_box_xywh, rle_from_coco
+from pipelines.training_sets.build import language_of
 from pipelines.training_sets.contract import (
     Fault,
     box_faults,
+    canonical,
     is_whole,
     negatives_faults,
     segmentation_faults,
@@ -59,6 +62,7 @@ def _negatives_faults(region: Mapping[str, Any], at: str, *, is_published: bool)
     if flag != 1 and "flag_short_neg" in region:
         yield Fault("negatives_flag", f"{at}.flag_short_neg", f"{len(texts)} negatives that no trainer reads")
     yield from negatives_faults(region.get("short_expr"), texts, f"{at}.short_expr_negs")
+    yield from language_faults(region.get("short_expr"), texts, f"{at}.short_expr_negs")
     for name in ("neg_types", "neg_scores", "neg_sources"):
         column = region.get(name)
         if column is not None and not isinstance(column, list):
@@ -67,6 +71,45 @@ def _negatives_faults(region: Mapping[str, Any], at: str, *, is_published: bool)
             yield Fault("negatives_columns", f"{at}.{name}", f"{len(column)} for {len(texts)} negatives")
         elif column and name == "neg_sources":
             yield from source_faults(column, f"{at}.{name}")
+
+
+def language_faults(positive: object, negatives: Sequence[object], field: str) -> Iterator[Fault]:
+    """Negatives in Chinese of a positive that is not, and the other way about: the script alone tells them apart."""
+    if not isinstance(positive, str) or not positive.strip():
+        return
+    said = language_of(positive)
+    for number, text in enumerate(negatives):
+        if isinstance(text, str) and text.strip() and language_of(text) != said:
+            yield Fault(
+                "language", f"{field}[{number}]", f"{shown(text)} beside the positive {shown(positive)}"
+            )
+
+
+def region_notes(region: Mapping[str, Any], at: str) -> Iterator[Fault]:
+    """What a reader may want to look at, and is no fault."""
+    negatives = region.get("short_expr_negs")
+    if region.get("flag_short_neg") == 1 and isinstance(negatives, dict | list):
+        texts = list(negatives.values()) if isinstance(negatives, dict) else negatives
+        yield from order_notes(region.get("short_expr"), texts, f"{at}.short_expr_negs")
+
+
+def order_notes(positive: object, negatives: Sequence[object], field: str) -> Iterator[Fault]:
+    """Negatives with the very words of their positive. "A cat on a dog" is false of a dog on a cat; "a cup and a plate"
+    is as true as "a plate and a cup".
+    """
+    if not isinstance(positive, str):
+        return
+    words = _words(positive)
+    for number, text in enumerate(negatives):
+        if isinstance(text, str) and _words(text) == words and canonical(text) != canonical(positive):
+            message = f"{shown(text)} has the words of {shown(positive)} in another order: is it false?"
+            yield Fault("same_words", f"{field}[{number}]", message)
+
+
+def _words(text: str) -> list[str]:
+    """Words sorted; of a Chinese text its characters."""
+    plain = canonical(text)
+    return sorted(re.findall(r"\w", plain) if language_of(plain) == "zh" else re.findall(r"\w+", plain))
 
 
 def _mask_box_faults(rle: Mapping[str, Any], box: object, at: str) -> Iterator[Fault]:

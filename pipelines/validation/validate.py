@@ -3,16 +3,19 @@
 Nothing here raises for what a file holds: damage is a finding. `ConfigError` is for a call that names no set.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from ovsops.errors import ConfigError, StorageError
+from pipelines.counted import counted
+from pipelines.keys import escaped_name
 from pipelines.training_sets.contract import Fault, type_name
 from pipelines.validation.archives import shard_samples
 from pipelines.validation.coco_set import CocoChecker
 from pipelines.validation.files import SUFFIXES, SetFormat, check_card, check_index, data_files, detect_format
-from pipelines.validation.images import ImageCheck, ImageChecker, image_faults
+from pipelines.validation.images import PICTURES, ImageCheck, ImageChecker, image_faults
 from pipelines.validation.items import PUBLISHED, SIDECAR, TABLE, TABLE_WITH_IMAGES, ItemChecker, ItemFields
 from pipelines.validation.json_items import JsonItems
 from pipelines.validation.rules import Report
@@ -44,12 +47,18 @@ def validate_set(
     folder = path if path.is_dir() else path.parent
     files = list(data_files(path))
     found = format_name or detect_format(path, files)
+    others = [file for file in files if _is_other(file, found)]
     files = [file for file in files if file.name.lower().endswith(SUFFIXES[found])]
     if not files:
         raise ConfigError(f"{path} holds no {' or '.join(SUFFIXES[found])} file: this is no {found} set")
-    report = Report(path=str(path), format=found)
+    report = Report(path=str(path), format=found, pictures=PICTURES[images])
     if images == "none":
         report.not_checked.append("images: not looked at; --images there or --images whole does")
+    if others:
+        first = escaped_name(os.fsencode(others[0].relative_to(folder)), 80)
+        report.not_checked.append(
+            f"{counted(len(others), 'files')} of another format beside them, such as {first}"
+        )
     if path.is_dir():
         check_index(folder, files, report)
     if found == "hf":
@@ -68,7 +77,16 @@ def validate_set(
                 _check_file(found, file, name, items, coco)
         except (OSError, RuntimeError) as error:  # no right to read, a disk that fails, a loop of links
             report.add(Fault("file", "", f"cannot be read: {str(error)[:100]}"), file=name)
+    if not report.images:
+        report.add(Fault("empty", "", "no image with its texts in the whole set"), file="")
     return report
+
+
+def _is_other(file: Path, found: SetFormat) -> bool:
+    """A data file of another format, which the report is not about."""
+    every = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+    name = file.name.lower()
+    return name.endswith(every) and not name.endswith(SUFFIXES[found])
 
 
 def _check_file(found: SetFormat, file: Path, name: str, items: ItemChecker, coco: CocoChecker) -> None:
@@ -91,6 +109,8 @@ def _check_json(file: Path, name: str, items: ItemChecker) -> None:
                 fault = Fault("type", item.key, "the file is an object, expected one list of items")
                 items.report.add(fault, file=name)
                 return
+            for fault in item.faults:
+                items.report.add(fault, file=name, item=f"[{item.place}]")
             items.check(item.value, file=name, place=f"[{item.place}]")
     if read.fault is not None:
         items.report.add(read.fault, file=name)
@@ -129,7 +149,7 @@ def _bytes_faults(data: object, sha256: object, items: ItemChecker) -> Iterator[
     if not isinstance(data, bytes):
         yield Fault("image_missing", "image", f"{type_name(data)}, expected the image's bytes")
     elif items.images.check != "none":
-        yield from image_faults(data, sha256 if items.images.check == "whole" else None, "image")
+        yield from image_faults(data, sha256, "image", is_whole=items.images.check == "whole")
 
 
 def _opener(file: Path) -> Callable[[], BinaryIO]:

@@ -342,3 +342,13 @@ def test_a_picture_that_vanishes_while_it_is_learned_from_is_an_error_with_the_w
 def test_a_program_that_learns_from_scenes_is_refused(sets: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="TinyRecipe learns from scenes"):
         run_train(job(tmp_path, sets["webdataset"], program=TinyRecipe()), engine())
+
+
+def test_an_item_with_a_key_twice_is_left_out(sets: dict[str, Path], tmp_path: Path) -> None:
+    (path,) = sets["finehard-json"].rglob("train*.json")
+    target = tmp_path / "train" / "x.json"
+    target.parent.mkdir()
+    target.write_text(path.read_text().replace('"caption":', '"caption":"other","caption":', 1))
+    rows = read(tmp_path, images=str(sets["finehard-json"]))
+    assert rows.totals() == {"read": NUM_IMAGES, "used": NUM_IMAGES - 1, "failed": 1}
+    assert rows.failures[0]["code"] == "E_KEY_TWICE"

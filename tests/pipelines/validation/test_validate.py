@@ -304,13 +304,6 @@ def test_damaged_json_is_a_finding(text: bytes, rule: str, tmp_path: Path) -> No
     assert not coco.is_valid
 
 
-def test_an_empty_list_is_a_set_without_images(tmp_path: Path) -> None:
-    (tmp_path / "x.json").write_bytes(b" [ ] ")
-    report = validate_set(tmp_path)
-    assert report.is_valid
-    assert report.images == 0
-
-
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_bytes_of_a_set_changed_anywhere_never_crash_it(data: st.DataObject, tmp_path: Path) -> None:
@@ -386,7 +379,7 @@ def test_parquet_of_foreign_columns_is_a_finding(tmp_path: Path) -> None:
     assert report.broken["type"] == 4
     assert report.broken["field"] == 4
     (tmp_path / "train.parquet").write_bytes(b"PAR1 no")
-    assert validate_set(tmp_path).broken == {"file": 1}
+    assert validate_set(tmp_path).broken == {"file": 1, "empty": 1}
 
 
 def test_broken_archives(tmp_path: Path) -> None:
