@@ -21,8 +21,9 @@ def size_faults(item: Mapping[str, Any]) -> Iterator[Fault]:
 def size_hw(item: Mapping[str, Any]) -> tuple[int, int] | None:
     """Height and width; None where one of them is missing or faulty."""
     height, width = item.get("height"), item.get("width")
-    whole = is_whole(height) and is_whole(width) and not list(size_faults(item))
-    return (height, width) if whole else None
+    if not is_whole(height) or not is_whole(width) or list(size_faults(item)):
+        return None
+    return height, width
 
 
 def finite_faults(item: object) -> Iterator[Fault]:
@@ -30,20 +31,15 @@ def finite_faults(item: object) -> Iterator[Fault]:
     waiting: list[object] = [item]
     while waiting:
         value = waiting.pop()
-        if isinstance(value, dict):
-            bad = next((name for name, each in value.items() if _is_infinite(each)), None)
-            if bad is not None:
-                yield Fault("finite", str(bad)[:80], "holds what is not finite")
+        for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            kind = type(each)
+            if kind is dict or kind is list:
+                waiting.append(each)
+            elif (kind is float or kind is int) and not is_finite(each):
+                yield Fault("finite", _name_of(each, value), "holds what is not finite")
                 return
-            waiting.extend(value.values())
-        elif isinstance(value, list):
-            waiting.extend(value)
-        elif _is_infinite(value):
-            yield Fault("finite", "", "a list holds what is not finite")
-            return
 
 
-def _is_infinite(value: object) -> bool:
-    if isinstance(value, list):
-        return any(map(_is_infinite, (each for each in value if not isinstance(each, list | dict))))
-    return isinstance(value, float | int) and not is_finite(value)
+def _name_of(value: object, holder: object) -> str:
+    names = holder.items() if isinstance(holder, dict) else ()
+    return next((str(name)[:80] for name, each in names if each is value), "")

@@ -22,6 +22,7 @@ from pipelines.training_sets.contract import (
 
 _PIXEL_TOLERANCE = 1.01
 """Pixels by which a mask may leave its box."""
+_MARKS = frozenset(" ,.;:!?'\"-()。，；：！？、")
 
 
 def region_faults(
@@ -99,11 +100,18 @@ def order_notes(positive: object, negatives: Sequence[object], field: str) -> It
     """
     if not isinstance(positive, str):
         return
-    words = _words(positive)
+    letters, words = _letters(positive), _words(positive)
     for number, text in enumerate(negatives):
-        if isinstance(text, str) and _words(text) == words and canonical(text) != canonical(positive):
+        if not isinstance(text, str) or _letters(text) != letters:
+            continue
+        if _words(text) == words and canonical(text) != canonical(positive):
             message = f"{shown(text)} has the words of {shown(positive)} in another order: is it false?"
             yield Fault("same_words", f"{field}[{number}]", message)
+
+
+def _letters(text: str) -> set[str]:
+    """What two texts of the same words share, at little cost."""
+    return set(text.lower()) - _MARKS
 
 
 def _words(text: str) -> list[str]:

@@ -260,3 +260,36 @@ def test_a_set_itself_is_one_set(kind: str, tmp_path: Path) -> None:
     assert (report.path, report.format) == (str(tmp_path / "one"), kind)
     (above,) = validate_sets(tmp_path)
     assert above.path == report.path
+
+
+def test_sets_of_others_need_no_field_of_ours(tmp_path: Path) -> None:
+    sample = make_sample(1)
+    ImageFolder(tmp_path).put(sample)
+    negatives = {str(n): text for n, text in enumerate(sample.regions[0].negatives.texts)}  # type: ignore[union-attr]
+    region = {
+        "bbox": [0.1, 0.1, 0.5, 0.5],
+        "short_expr": "a red cup",
+        "long_expr": "a red cup",
+        "flag_short_neg": 1,
+        "short_expr_negs": negatives,
+    }
+    item = {
+        "f_path": f"images/{sample.file_name}",
+        "caption": "a",
+        "short_caption": "a",
+        "bbox_info": [region],
+    }
+    (tmp_path / "x.json").write_text(json.dumps([item]))
+    assert validate_set(tmp_path, images="whole").broken == {}
+    document = {
+        "info": {"year": 2017},
+        "images": [{"id": 1, "file_name": f"images/{sample.file_name}", "height": 8, "width": 16}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 3, "bbox": [1.5, 1.5, 4, 4], "area": 16.0, "iscrowd": 0}
+            | {"segmentation": [[1.5, 1.5, 5.5, 1.5, 5.5, 5.5]]}
+        ],
+        "categories": [{"id": 3, "name": "cup"}],
+    }
+    (tmp_path / "x.json").write_text(json.dumps(document))
+    (report,) = validate_sets(tmp_path)
+    assert (report.format, report.broken) == ("coco", {})
