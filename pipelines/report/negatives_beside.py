@@ -11,7 +11,7 @@ import logging
 from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -171,15 +171,16 @@ def _regions_of(file: pq.ParquetFile) -> Iterator[tuple[str, Callable[[], Negati
         for batch in file.iter_batches(columns=list(_TABLE)):
             rows = batch.filter(pc.is_valid(batch.column("negatives")))
             for place, uid in enumerate(rows.column("instance_uid").to_pylist()):
-                yield uid, lambda rows=rows, place=place: _of_table(rows.slice(place, 1).to_pylist()[0])
+                yield uid, partial(_of_table, rows, place)
     elif names >= {"regions", "short_caption"}:
         for batch in file.iter_batches(columns=["regions"], batch_size=1024):
             for region in (each for row in batch.column("regions").to_pylist() for each in row or ()):
                 if region["flag_short_neg"]:
-                    yield region["region_uid"], lambda region=region: _of_set(region)
+                    yield region["region_uid"], partial(_of_set, region)
 
 
-def _of_table(row: Mapping[str, Any]) -> Negatives:
+def _of_table(rows: pa.RecordBatch, place: int) -> Negatives:
+    row = rows.slice(place, 1).to_pylist()[0]
     return Negatives(
         positive=row["positive"] or "", texts=tuple(row["negatives"]), types=tuple(row["types"] or ())
     )
