@@ -120,6 +120,7 @@ def unit_next_steps(summary: Mapping[str, Any], loaded: LoadedUnits) -> list[str
         steps.append(f"negatives: {output}/negatives (pandas.read_parquet reads the folder)")
         if "audit" in summary:
             steps.append(f"read {summary['audit']['rows']} of them: {output}/audit.csv")
+            steps.append(f"beside their pictures: ovsops report {loaded.recipe.labels} --beside {output}")
         return [*steps, f"next: a dataset recipe with `negatives: {output}`"]
     if isinstance(loaded.recipe, MineRecipe):
         for kind in summary.get("mined", {}):
