@@ -156,17 +156,18 @@ class NegativeSampler:
         types = self.frequencies[phrase.language].lexicon.types
         kinds = [slot.type for slot in phrase.slots]
         was_doubled = _DOUBLED.search(phrase.text) is not None
+        doubling = set() if was_doubled else {s for s, kind in enumerate(kinds) if kind in _MAY_DOUBLE}
         for queue, enough in _queues(ready, start, count):
             if len(made) >= enough:
                 continue
             for slots, terms in zip(pool.slots[queue].tolist(), pool.terms[queue].tolist(), strict=True):
-                words = {s: types[kinds[s]].terms[t] for s, t in zip(slots, terms, strict=True)}
-                text = phrase.replaced({s: word.surface for s, word in words.items()})
-                lowered = text.lower()
-                says = tuple((s, word.value) for s, word in sorted(words.items()))
-                if lowered in seen or says in said:  # two synonyms are one negative
+                words = [types[kinds[s]].terms[t] for s, t in zip(slots, terms, strict=True)]
+                says = (*slots, *[word.value for word in words])
+                if says in said:  # two synonyms are one negative
                     continue
-                if not was_doubled and any(kinds[s] in _MAY_DOUBLE for s in slots) and _DOUBLED.search(text):
+                text = phrase.replaced({s: word.surface for s, word in zip(slots, words, strict=True)})
+                lowered = text.lower()
+                if lowered in seen or (not doubling.isdisjoint(slots) and _DOUBLED.search(text)):
                     continue
                 seen.add(lowered)
                 said.add(says)
