@@ -11,7 +11,7 @@ from rich.table import Table
 from jobs.evaluate_recipe import EvaluateRecipe, is_evaluate_setting
 from jobs.label import installed_versions, recipe_of_output
 from jobs.logs import escape_controls
-from jobs.places import check_place
+from jobs.places import absolute_url, check_place
 from jobs.recipe import LoadedEvaluate, to_plain
 from jobs.recipe_text import recipe_hash, split_recipe
 from jobs.truth import find_object_truth
@@ -28,7 +28,7 @@ from pipelines.ledger import Ledger, tables_sha256
 from pipelines.manifest import read_manifest
 from pipelines.schemas import SCHEMA_VERSION
 from pipelines.shards import expand_inputs
-from pipelines.storage import StorageOptions, local_path, open_storage, scheme_of
+from pipelines.storage import StorageOptions, open_storage
 from pipelines.truth.benchmarks import find_benchmark
 
 logger = logging.getLogger(__name__)
@@ -44,8 +44,8 @@ def prepare(loaded: LoadedEvaluate, *, command: str | None = None) -> EvaluateJo
     runs = {name: _run(name, url, truth, recipe) for name, url in recipe.labels.items()}
     absolute = replace(
         recipe,
-        labels={name: _absolute(url) for name, url in recipe.labels.items()},
-        output=_absolute(recipe.output),
+        labels={name: absolute_url(url) for name, url in recipe.labels.items()},
+        output=absolute_url(recipe.output),
     )
     decided, settings = split_recipe(to_plain(absolute), is_setting=is_evaluate_setting)
     decided["labelled"] = {name: run.provenance["recipe_hash"] for name, run in runs.items()}
@@ -114,10 +114,6 @@ def _source(url: str, options: StorageOptions) -> ImageSource | None:
     return ImageSource(
         shards=tuple(shards), reader=recipe.input.reader, decode=recipe.decode, options=recipe.storage
     )
-
-
-def _absolute(url: str) -> str:
-    return str(local_path(url)) if scheme_of(url) == "file" else url
 
 
 def run_evaluation(loaded: LoadedEvaluate, *, command: str | None = None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from jobs.asking import asked_checkpoints, asking_of, pin_asked
 from jobs.label_recipe import CalibratorFile, InputConfig, LabelRecipe
+from jobs.places import absolute_url
 from jobs.recipe import LoadedRecipe, to_plain
 from jobs.recipe_text import split_recipe
 from ovsops.annotators.captioner import captioner_classes
@@ -27,7 +28,7 @@ from ovsops.regions.calibration import ScoreCalibrator
 from ovsops.text.names import nearest
 from ovsops.text.vocabulary import Vocabulary, load_vocabulary
 from pipelines.shards import Shard, expand_inputs
-from pipelines.storage import StorageOptions, local_path, scheme_of
+from pipelines.storage import StorageOptions
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +68,8 @@ def resolve(loaded: LoadedRecipe) -> ResolvedLabel:
         second = replace(second, segmenter=annotators.other)
     resolved = replace(
         recipe,
-        input=replace(recipe.input, shards=tuple(_absolute(p) for p in recipe.input.shards)),
-        output=_absolute(recipe.output),
+        input=replace(recipe.input, shards=tuple(absolute_url(p) for p in recipe.input.shards)),
+        output=absolute_url(recipe.output),
         vocabulary=vocabulary.to_mapping(),
         segmenter=annotators.segmenter,
         detector=annotators.detector,
@@ -150,10 +151,3 @@ def find_vocabulary(source: str | Mapping[str, Any], folder: Path) -> Vocabulary
         f"vocabulary {source!r}: no such file ({place}) and no built-in vocabulary"
         f"{nearest(source, built_in)}; built in are {', '.join(built_in)}"
     )
-
-
-def _absolute(url: str) -> str:
-    """Workers may run in another folder."""
-    if scheme_of(url) != "file":
-        return url
-    return str(local_path(url)) + ("/" if url.endswith("/") else "")

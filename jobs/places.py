@@ -1,4 +1,4 @@
-"""Whether an output can be made where a recipe wants it, found before anything is loaded."""
+"""Where a recipe's paths lead: whatever folder a worker runs in, and whether an output can be made there."""
 
 import errno
 import os
@@ -18,6 +18,13 @@ _WRONG_PATH = (
     errno.EINVAL,
 )
 """What an operating system says of a path that was chosen badly; a full or broken disk is none of them."""
+
+
+def absolute_url(url: str) -> str:
+    """A local path whatever folder a worker runs in; other URLs as they are. What ends with `/` still does."""
+    if scheme_of(url) != "file":
+        return url
+    return str(local_path(url)) + ("/" if url.endswith("/") else "")
 
 
 def output_problem(output: str) -> str:

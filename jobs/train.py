@@ -18,7 +18,7 @@ from jobs.engines import EngineName, still_starting
 from jobs.exits import PreflightError, stop_on_sigterm
 from jobs.label import installed_versions
 from jobs.logs import escape_controls, facts, format_ray_records, is_json
-from jobs.places import check_place
+from jobs.places import absolute_url, check_place
 from jobs.progress import LINE_EVERY_S, duration
 from jobs.recipe import LoadedTrain, to_plain
 from jobs.recipe_text import recipe_hash, split_recipe
@@ -55,9 +55,9 @@ def resolve(recipe: TrainRecipe) -> TrainRecipe:
         recipe,
         input=replace(
             recipe.input,
-            shards=tuple(_absolute(p) for p in recipe.input.shards),
-            set=None if recipe.input.set is None else _absolute(recipe.input.set),
-            images=None if recipe.input.images is None else _absolute(recipe.input.images),
+            shards=tuple(absolute_url(p) for p in recipe.input.shards),
+            set=None if recipe.input.set is None else absolute_url(recipe.input.set),
+            images=None if recipe.input.images is None else absolute_url(recipe.input.images),
         ),
         output=str(output),
         export=str(local_path(recipe.export) if recipe.export else output / "checkpoint"),
@@ -99,12 +99,6 @@ def check_towers(program: ProgramRecipe) -> None:
                 f"program.{role}.source is {source}, whose config.json says model_type {model_type!r}; expected "
                 f"{' or '.join(_TOWERS[role])}{hint}"
             )
-
-
-def _absolute(url: str) -> str:
-    if scheme_of(url) != "file":
-        return url
-    return str(local_path(url)) + ("/" if url.endswith("/") else "")
 
 
 def check_devices(recipe: TrainRecipe) -> None:

@@ -22,7 +22,7 @@ from jobs.metrics import with_metrics
 from jobs.mine_recipe import MineRecipe
 from jobs.named_settings import merge
 from jobs.negatives_recipe import NegativesRecipe
-from jobs.places import check_place
+from jobs.places import absolute_url, check_place
 from jobs.recipe import LoadedUnits, recipe_from_plain, to_plain
 from jobs.recipe_text import recipe_hash, split_recipe
 from jobs.work_left import engine_for_units
@@ -41,7 +41,7 @@ from pipelines.readers import ReaderConfig
 from pipelines.runner import RayEngine
 from pipelines.schemas import SCHEMA_VERSION
 from pipelines.shards import Shard, expand_inputs
-from pipelines.storage import StorageOptions, local_path, open_storage, scheme_of
+from pipelines.storage import StorageOptions, open_storage
 from pipelines.summary import SUMMARY
 from pipelines.unit_tools import record_failed_units
 from pipelines.units import UnitJob, run_units
@@ -72,29 +72,23 @@ def prepare_units(loaded: LoadedUnits) -> UnitJob:
 def absolute(recipe: UnitRecipe) -> UnitRecipe:
     """Workers may run in another folder."""
     if isinstance(recipe, NegativesRecipe):
-        return replace(recipe, labels=_absolute(recipe.labels), output=_absolute(recipe.output))
+        return replace(recipe, labels=absolute_url(recipe.labels), output=absolute_url(recipe.output))
     if isinstance(recipe, MineRecipe):
         return replace(
             recipe,
-            labels=_absolute(recipe.labels),
-            output=_absolute(recipe.output),
-            vectors=None if recipe.vectors is None else _absolute(recipe.vectors),
-            shards=tuple(_absolute(pattern) for pattern in recipe.shards),
+            labels=absolute_url(recipe.labels),
+            output=absolute_url(recipe.output),
+            vectors=None if recipe.vectors is None else absolute_url(recipe.vectors),
+            shards=tuple(absolute_url(pattern) for pattern in recipe.shards),
         )
     return replace(
         recipe,
-        labels=_absolute(recipe.labels),
-        negatives=None if recipe.negatives is None else _absolute(recipe.negatives),
-        output=_absolute(recipe.output),
-        shards=tuple(_absolute(pattern) for pattern in recipe.shards),
-        keep_splits_of=None if recipe.keep_splits_of is None else _absolute(recipe.keep_splits_of),
+        labels=absolute_url(recipe.labels),
+        negatives=None if recipe.negatives is None else absolute_url(recipe.negatives),
+        output=absolute_url(recipe.output),
+        shards=tuple(absolute_url(pattern) for pattern in recipe.shards),
+        keep_splits_of=None if recipe.keep_splits_of is None else absolute_url(recipe.keep_splits_of),
     )
-
-
-def _absolute(url: str) -> str:
-    if scheme_of(url) != "file":
-        return url
-    return str(local_path(url)) + ("/" if url.endswith("/") else "")
 
 
 def _negatives_job(recipe: NegativesRecipe, labels: LabelRun) -> NegativesJob:
@@ -317,7 +311,7 @@ def run_unit_recipe(
     except (ConfigError, OutputError):
         raise  # no usable recipe: nothing of ours to write to
     except OvsopsError as error:
-        record_failed_units(_absolute(recipe.output), recipe.storage, error)
+        record_failed_units(absolute_url(recipe.output), recipe.storage, error)
         raise
     logger.info("recipe %s, output %s", job.manifest["recipe_hash"][:12], job.output)
     engine = engine_for_units(job, engine)
@@ -333,7 +327,7 @@ def run_unit_recipe(
 
 def failed_shards(recipe: UnitRecipe, codes: Sequence[str]) -> frozenset[str]:
     """Names of shards that failed with one of the codes in the last start. ConfigError where there is none."""
-    storage = open_storage(_absolute(recipe.output), recipe.storage)
+    storage = open_storage(absolute_url(recipe.output), recipe.storage)
     failed: dict[str, str] = {}
     if storage.exists(SUMMARY):
         failed = json.loads(storage.read(SUMMARY)).get("shards", {}).get("failed", {})
